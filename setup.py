@@ -1,0 +1,27 @@
+"""Packages pql (learning), tasks (environments) and scaling (laws); versions are pinned in docker/constraints*.txt."""
+
+from setuptools import setup
+
+CORE = ["torch", "numpy", "scipy", "tensorboard", "omegaconf", "hydra-core", "rich", "safetensors"]
+SCIENCE = ["pandas", "scikit-learn", "matplotlib", "pyarrow", "submitit", "jinja2"]
+MUJOCO = [  # MuJoCo's batch interface needs CPython 3.11; Isaac Gym's environment goes without
+    "mujoco==4.0.0; python_version >= '3.11'",
+    "imageio; python_version >= '3.11'",
+    "imageio-ffmpeg; python_version >= '3.11'",
+]
+EXPORT = ["onnx", "onnxruntime", "onnxscript; python_version >= '3.9'"]
+
+setup(
+    name="pql",
+    version="0.1.0",
+    description="Parallel Q-Learning with an exact updates-to-data ratio, and the laws that follow from varying it",
+    python_requires=">=3.8",
+    packages=["pql", "pql.algorithms", "pql.runtime", "tasks", "tasks.models", "scaling"],
+    package_data={"tasks.models": ["*.xml"]},
+    install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
+    extras_require={
+        "dev": ["pytest", "pytest-timeout", "ruff"],
+        "peers": ["rsl-rl-lib", "stable-baselines3"],
+        "wandb": ["wandb"],
+    },
+)

@@ -1,0 +1,59 @@
+"""The contract of a vector environment: one `Step` per vector step, whatever simulates underneath."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Dict, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """What one vector step of N environments returned. Tensors stay valid until the next `step`.
+
+    Episodes restart within the step: where one ended, `obs` already belongs to the next episode while
+    `next_obs` is the terminal observation of the old one.
+    """
+
+    obs: Tensor  # (N, obs_dim) float32: what the policy sees next
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool: the episode ended in a state without a future
+    truncated: Tensor  # (N,) bool: the episode was cut (time limit, diverged simulation); never with terminated
+    next_obs: Tensor  # (N, obs_dim) float32: the true successor of the state acted in
+    valid: Tensor  # (N,) bool: False where (previous obs, action, next_obs) is no transition of one episode
+    info: Dict[str, Tensor]  # extra per-environment or scalar values, for metrics
+
+
+class VectorEnv(ABC):
+    """N independent environments of one task, stepped together on one device."""
+
+    name: str
+    num_envs: int
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int
+    device: torch.device
+
+    @abstractmethod
+    def reset(self) -> Tensor:
+        """Start a new episode everywhere. Returns observations (N, obs_dim)."""
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Advance one control step. `action` (N, action_dim); values outside [-1, 1] are clipped."""
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Everything the next step depends on, as tensors; raises NotImplementedError where a simulator can't."""
+        raise NotImplementedError(f"{type(self).__name__} cannot save its state")
+
+    def load_state_dict(self, state: Dict[str, Any]) -> Tensor:
+        """Continue from `state_dict()`, exactly. Returns the current observations (N, obs_dim)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot restore its state")
+
+    def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
+        """A picture of environment `index`: (height, width, 3) uint8 array."""
+        raise NotImplementedError(f"{type(self).__name__} cannot render")
+
+    def close(self) -> None:
+        """Release the simulator."""

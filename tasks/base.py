@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Step(NamedTuple):
     truncated: Tensor  # (N,) bool: the episode was cut (time limit, diverged simulation); never with terminated
     next_obs: Tensor  # (N, obs_dim) float32: the true successor of the state acted in
     valid: Tensor  # (N,) bool: False where (previous obs, action, next_obs) is no transition of one episode
-    info: Dict[str, Tensor]  # extra per-environment or scalar values, for metrics
+    info: dict[str, Tensor]  # extra per-environment or scalar values, for metrics
 
 
 class VectorEnv(ABC):
@@ -43,11 +43,11 @@ class VectorEnv(ABC):
     def step(self, action: Tensor) -> Step:
         """Advance one control step. `action` (N, action_dim); values outside [-1, 1] are clipped."""
 
-    def state_dict(self) -> Dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as tensors; raises NotImplementedError where a simulator can't."""
         raise NotImplementedError(f"{type(self).__name__} cannot save its state")
 
-    def load_state_dict(self, state: Dict[str, Any]) -> Tensor:
+    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
         """Continue from `state_dict()`, exactly. Returns the current observations (N, obs_dim)."""
         raise NotImplementedError(f"{type(self).__name__} cannot restore its state")
 

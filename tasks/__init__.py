@@ -1,0 +1,19 @@
+"""Environments: from actions to a batch of observations.
+
+`make(name, num_envs)` gives a `VectorEnv`; `list()` names the tasks; `register(name, TaskClass)` adds one.
+Importing this package needs torch only; a simulator is imported when an environment is made.
+"""
+
+from __future__ import annotations
+
+from tasks.ant import Ant
+from tasks.base import Step, VectorEnv
+from tasks.cartpole import Cartpole
+from tasks.errors import TaskError
+from tasks.registry import get, make, register
+from tasks.registry import names as list
+from tasks.simulator import Backend, Simulator, register_simulator
+from tasks.task import Sampler, Start, State, Task
+
+for _task in (Ant, Cartpole):
+    register(_task.__name__, _task)

@@ -1,0 +1,118 @@
+"""A task on a simulator: the vector environment that learners see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.base import Step, VectorEnv
+from tasks.errors import TaskError
+from tasks.simulator import Simulator
+from tasks.task import Sampler, State, Task
+
+
+class TaskEnv(VectorEnv):
+    """N environments of `task` stepped by `simulator`. Made by `tasks.make`.
+
+    A step is a fixed sequence of tensor operations whatever the values: each step draws an episode's start for
+    every environment and a mask decides who takes it. What persists between steps lives in tensors that are
+    overwritten in place, so that the sequence can be captured in a graph.
+    """
+
+    def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
+        self.name, self.task, self.simulator = name, task, simulator
+        self.num_envs, self.device = simulator.num_envs, simulator.device
+        self.obs_dim, self.action_dim = task.obs_dim, task.action_dim
+        self.max_episode_steps = task.max_episode_steps
+        self.dt = simulator.dt  # seconds per control step
+        task.setup(simulator.model, self.device)
+        self._sampler = Sampler(self.num_envs, self.device, seed)
+        self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
+        self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._memory = {key: value.clone() for key, value in self.task.reset(self._sampler).memory.items()}
+        self._sampler.generator.manual_seed(seed)  # the shapes of the memory were drawn at no cost to the stream
+        self._obs = self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> Tensor:
+        everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._obs = self._restart(everyone, self._memory)
+        return self._obs
+
+    @torch.no_grad()
+    def step(self, action: Tensor) -> Step:
+        action = action.clamp(-1.0, 1.0)
+        memory = dict(self._memory)
+        state, diverged = self.simulator.step(self.task.control(action, memory))
+        seen = self._observe(state, memory)
+        reward, terminated = self.task.judge(state, seen, action, memory)
+        # A sum is finite only if its terms are: the cheap way to find a row that is not.
+        diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
+        self._progress += 1
+        self._diverged += diverged.sum()
+        valid = ~diverged
+        terminated = terminated & valid
+        truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
+        ended = terminated | truncated
+        info = {"diverged_episodes": self._diverged.clone(), **self.task.metrics(state)}
+
+        first = self._restart(ended, memory)
+        obs = torch.where(ended[:, None], first, seen)
+        # A diverged row has no successor; it must still be finite, for zero weight times NaN is NaN.
+        next_obs = torch.where(diverged[:, None], first, seen)
+        self._obs = obs
+        return Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info)
+
+    def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
+        obs = self.task.observe(state, memory)
+        return obs if self.task.clip_obs == float("inf") else obs.clamp(-self.task.clip_obs, self.task.clip_obs)
+
+    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations of everyone."""
+        start = self.task.reset(self._sampler)
+        self.simulator.reset(mask, start.qpos, start.qvel)
+        self._progress.masked_fill_(mask, 0)
+        for key, new in start.memory.items():
+            chosen = torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, memory[key])
+            self._memory[key].copy_(chosen)
+        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""
+        state = {
+            "obs": self._obs.clone(),
+            "progress": self._progress.clone(),
+            "diverged_episodes": self._diverged.clone(),
+            "generator": self._sampler.generator.get_state(),
+        }
+        state.update({f"memory.{key}": value.clone() for key, value in self._memory.items()})
+        state.update({f"sim.{key}": value for key, value in self.simulator.state_dict().items()})
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
+        mine = self.state_dict()
+        if mine.keys() != state.keys() or any(mine[key].shape != state[key].shape for key in mine):
+            raise TaskError(
+                f"this state is not one of {self.name} with {self.num_envs} environments; "
+                "load it into an environment made with the same task, num_envs and sim"
+            )
+        self._progress.copy_(state["progress"])
+        self._diverged.copy_(state["diverged_episodes"])
+        self._sampler.generator.set_state(state["generator"].cpu())
+        for key, value in self._memory.items():
+            value.copy_(state[f"memory.{key}"])
+        self.simulator.load_state_dict({key[4:]: value for key, value in state.items() if key.startswith("sim.")})
+        self._obs = state["obs"].to(self.device, copy=True)
+        return self._obs
+
+    def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
+        if not 0 <= index < self.num_envs:
+            raise TaskError(f"no environment {index} to render: index must be in 0..{self.num_envs - 1}")
+        return self.simulator.render(self.task, width, height, index)
+
+    def close(self) -> None:
+        self.simulator.close()

@@ -1,0 +1,83 @@
+"""Simulators: what a task runs on, and the registry that `sim=` names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from typing import Any, Callable, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasks.base import VectorEnv
+from tasks.errors import TaskError
+from tasks.task import State, Task
+
+
+class Simulator(ABC):
+    """N simulations of one model, stepped together on one device."""
+
+    num_envs: int
+    device: torch.device
+    dt: float  # seconds per control step
+    model: Any  # the compiled mujoco.MjModel
+
+    @abstractmethod
+    def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
+        """Advance one control step under `ctrl` (N, nu). Returns the state and who diverged, (N,) bool."""
+
+    @abstractmethod
+    def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Where `mask` (N,), forget everything and continue from rows of `qpos` (N, nq) and `qvel` (N, nv)."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything the next step depends on (copies)."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict()`, exactly."""
+
+    def render(self, task: Task, width: int, height: int, index: int) -> Any:
+        """A picture of simulation `index`: (height, width, 3) uint8 array."""
+        raise TaskError(f"{type(self).__name__} cannot render")
+
+    def close(self) -> None:
+        """Release what is held outside Python."""
+
+
+class Backend(NamedTuple):
+    """An entry of the registry: how to make environments, where, and whether that is possible here."""
+
+    name: str
+    device_type: str  # "cpu" or "cuda"
+    unavailable: Callable[[], str | None]  # why it can't run here and how to mend that, in one line; None if it can
+    make: Callable[..., VectorEnv]  # (name, task_class, num_envs, device, seed, threads, task_options) -> VectorEnv
+
+
+# In the order in which `sim="auto"` tries them.
+BACKENDS: dict[str, Backend] = {}
+
+
+def register_simulator(backend: Backend, first: bool = False) -> None:
+    """Add a simulator; with `first`, `sim="auto"` prefers it to those registered so far."""
+    others = {key: value for key, value in BACKENDS.items() if key != backend.name}
+    BACKENDS.clear()
+    BACKENDS.update({backend.name: backend, **others} if first else {**others, backend.name: backend})
+
+
+def _mujoco_unavailable() -> str | None:
+    if sys.version_info < (3, 11):
+        return f"needs Python 3.11 or newer, this is {sys.version.split()[0]}; use such an interpreter"
+    if importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("mujoco.batch") is None:
+        return "needs MuJoCo with its batch interface: pip install mujoco==4.0.0"
+    return None
+
+
+def _make_mujoco(*args: Any, **kwargs: Any) -> VectorEnv:
+    return importlib.import_module("tasks.mujoco_sim").make_env(*args, **kwargs)
+
+
+register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))

@@ -1,0 +1,94 @@
+"""What the author of a task writes: a model, and five pure functions over batched state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """The state of N simulations in MuJoCo's conventions, as float32 on the task's device.
+
+    A free joint is position (world), quaternion (w, x, y, z; body to world) in `qpos`, and linear velocity
+    (world axes), angular velocity (BODY axes) in `qvel`; `tasks.rotations` turns them. `sensors` describe the
+    last physics substep's start, one substep before `qpos` and `qvel`; they are zero at an episode's start.
+    """
+
+    qpos: Tensor  # (N, nq)
+    qvel: Tensor  # (N, nv)
+    sensors: Tensor  # (N, nsensordata)
+
+
+class Start(NamedTuple):
+    """Where episodes begin, drawn for every environment."""
+
+    qpos: Tensor  # (N, nq)
+    qvel: Tensor  # (N, nv)
+    memory: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
+
+
+class Sampler:
+    """Random numbers for N environments from one owned generator."""
+
+    def __init__(self, num_envs: int, device: torch.device, seed: int):
+        self.num_envs, self.device = num_envs, device
+        self.generator = torch.Generator(device=device)
+        self.generator.manual_seed(seed)
+
+    def uniform(self, low: float, high: float, size: int) -> Tensor:
+        """Uniform numbers in [low, high): (N, size) float32."""
+        unit = torch.rand((self.num_envs, size), generator=self.generator, device=self.device)
+        return unit.mul_(high - low).add_(low)
+
+
+class Task(ABC):
+    """One task, written once for every simulator. Register it with `tasks.register(name, TaskClass)`.
+
+    All functions are pure and batched: no loop over environments, no branch on a tensor's value, no `nonzero`
+    and no `.item()`, so that a whole step can be captured in a CUDA graph. `memory` holds what a task remembers
+    between steps ((N, ...) tensors, first given by `reset`): rebind an entry (`memory["x"] = tensor`), never
+    write into its tensor.
+    """
+
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int
+    substeps: int = 2  # physics steps per control step; the model's own timestep says how long each is
+    clip_obs: float = float("inf")
+    ceiling: float | None = None  # a bound on the episode return that the reward's formula gives
+    reference_return: float | None = None  # a return known from public results of other learners
+    simulators: tuple[str, ...] = ("mujoco", "mujoco_warp")
+    camera: dict[str, float] = {"distance": 4.0, "azimuth": 135.0, "elevation": -20.0, "height": 0.5}  # noqa: RUF012
+    tracked_body: str | None = None  # the body the camera follows; None: the scene's origin
+
+    @abstractmethod
+    def mjcf(self) -> str:
+        """The model, as MJCF text."""
+
+    def setup(self, model: Any, device: torch.device) -> None:
+        """Keep constants as tensors on `device`; `model` is the compiled mujoco.MjModel."""
+
+    @abstractmethod
+    def reset(self, sampler: Sampler) -> Start:
+        """Draw an episode's start for EVERY environment; those whose episode ended take it."""
+
+    def control(self, action: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Actuator controls (N, nu) from actions (N, action_dim) in [-1, 1]."""
+        return action
+
+    @abstractmethod
+    def observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
+        """Observations (N, obs_dim)."""
+
+    @abstractmethod
+    def judge(
+        self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Reward (N,) float32 and terminated (N,) bool for the step that led to `state`, seen as `obs`."""
+
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        """Extra (N,) values for a step's info."""
+        return {}

@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Run a grid of trainings: plan it, say what it costs, run what is missing, show where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, Mapping
+
+from scaling.errors import InputError
+from scaling.sweep_cli import main
+
+
+def resolve(overrides: list[str]) -> dict[str, Any]:
+    """The training configuration that `overrides` give, flat; a key or value it refuses is bad input here too."""
+    from pql.config import load
+    from pql.errors import UserError
+    from tasks.errors import TaskError
+
+    try:
+        return dict(_flat(dataclasses.asdict(load(overrides))))
+    except (UserError, TaskError) as error:
+        raise InputError(str(error)) from error
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Any:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], resolve))

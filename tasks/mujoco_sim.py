@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -13,12 +14,17 @@ from torch import Tensor
 
 from tasks.env import TaskEnv
 from tasks.errors import TaskError
+from tasks.render import Renderer
 from tasks.simulator import Simulator
 from tasks.task import State, Task
 
 # MuJoCo meets a value that is not finite by resetting the simulation or the control to its default and going on
 # as if nothing had been; only these counters tell.
 _FATAL = slice(mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADCTRL + 1)
+
+# Unless told otherwise MuJoCo prints a line per diverged simulation and writes MUJOCO_LOG.TXT where it stands.
+if mujoco.get_mju_user_warning() is None:
+    mujoco.set_mju_user_warning(logging.getLogger("tasks.mujoco").debug)
 
 
 def make_env(
@@ -56,11 +62,14 @@ class MujocoSimulator(Simulator):
 
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         self._ctrl.copy_(ctrl)
-        self.batch.step(nstep=self.substeps)
+        self.advance()
         diverged = self._warnings[:, _FATAL, 1].sum(1) > 0
         self._warnings.zero_()
         qpos, qvel = self._motion.float().split(self._split, dim=1)
         return State(qpos, qvel, torch.from_numpy(self._sensors.astype(np.float32))), diverged
+
+    def advance(self) -> None:
+        self.batch.step(nstep=self.substeps)
 
     def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         # On the CPU few rows end per step: indices are cheaper than selecting over every row.
@@ -73,6 +82,12 @@ class MujocoSimulator(Simulator):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._rows.copy_(state["rows"])
+
+    def render(self, task: Task, width: int, height: int, index: int) -> Any:
+        if self._renderer is None or self._renderer.size != (width, height):
+            self.close()
+            self._renderer = Renderer(task, width, height)
+        return self._renderer.draw(self.batch.qpos[index])
 
     def close(self) -> None:
         if self._renderer is not None:

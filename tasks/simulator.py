@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import torch
@@ -27,6 +28,10 @@ class Simulator(ABC):
     @abstractmethod
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         """Advance one control step under `ctrl` (N, nu). Returns the state and who diverged, (N,) bool."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """The physics of one control step alone, under the controls last set: what `tasks.bench` compares with."""
 
     @abstractmethod
     def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -71,7 +76,8 @@ def register_simulator(backend: Backend, first: bool = False) -> None:
 def _mujoco_unavailable() -> str | None:
     if sys.version_info < (3, 11):
         return f"needs Python 3.11 or newer, this is {sys.version.split()[0]}; use such an interpreter"
-    if importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("mujoco.batch") is None:
+    spec = importlib.util.find_spec("mujoco")
+    if spec is None or not any(Path(place, "batch.py").exists() for place in spec.submodule_search_locations or ()):
         return "needs MuJoCo with its batch interface: pip install mujoco==4.0.0"
     return None
 

@@ -1,0 +1,132 @@
+"""The actor: steps the environments with the newest policy and fills the replay ring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pql.exploration import MixedNoise
+from pql.learner import generator_of
+from pql.networks import FlatParameters
+from pql.normalizer import Normalizer
+from pql.replay import NStepWindows, Replay
+from pql.runtime.shared import Shared
+
+
+class EpisodeStatistics:
+    """Return and length of the last `window` finished episodes; empty at first, not full of zeros."""
+
+    def __init__(self, num_envs: int, device: torch.device | str, window: int = 100):
+        self.window = window
+        self.running_return = torch.zeros(num_envs, device=device)
+        self.running_length = torch.zeros(num_envs, device=device)
+        self.finished = torch.zeros((), dtype=torch.int64, device=device)
+        # one slot more than the window: where an unfinished episode's value goes, so that no branch is needed
+        self.returns = torch.zeros(window + 1, device=device)
+        self.lengths = torch.zeros(window + 1, device=device)
+
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        self.running_return += reward
+        self.running_length += 1
+        slot = torch.where(done, (self.finished + done.cumsum(0) - 1) % self.window, self.window)
+        self.returns[slot] = self.running_return
+        self.lengths[slot] = self.running_length
+        self.finished += done.sum()
+        self.running_return.masked_fill_(done, 0.0)
+        self.running_length.masked_fill_(done, 0.0)
+
+    def means(self) -> Tensor:
+        """(3,) float64: mean return, mean length, episodes in the window; NaN means while it is empty."""
+        count = self.finished.clamp(max=self.window)
+        filled = torch.arange(self.window, device=self.returns.device) < count
+        total = torch.stack([(self.returns[:-1] * filled).sum(), (self.lengths[:-1] * filled).sum()]).double()
+        return torch.cat([total / count, count.double().unsqueeze(0)])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        names = ("running_return", "running_length", "finished", "returns", "lengths")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+
+class Actor:
+    """One vector step at a time: act with exploration noise, step, window, store, count."""
+
+    role = "actor"
+
+    def __init__(self, cfg, env, algorithm, replay: Replay, shared: Shared):
+        a, n, device = cfg.algo, env.num_envs, env.device
+        self.cfg, self.env, self.replay, self.shared = a, env, replay, shared
+        self.policy = algorithm.make_policy().to(device)
+        self.weights = FlatParameters(self.policy)
+        self.policy_version = 0
+        self.normalizer = Normalizer(env.obs_dim, device)
+        self.noise = MixedNoise(n, a.noise_low, a.noise_high, device)
+        self.windows = NStepWindows(n, env.obs_dim, env.action_dim, a.n_step, a.gamma, device)
+        self.episodes = EpisodeStatistics(n, device)
+        self.generator = generator_of(cfg.seed, self.role, device)
+        self.obs: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One vector step of N environments."""
+        if self.obs is None:
+            self.obs = self.env.reset().clone()
+            self._observe(self.obs)
+        action = self._act(self.obs)
+        step = self.env.step(action)
+        if not torch.isfinite(step.next_obs).all() or not torch.isfinite(step.reward).all():
+            bad = ~(torch.isfinite(step.next_obs).all(1) & torch.isfinite(step.reward))
+            raise FloatingPointError(
+                f"the simulator returned NaN or infinity in {int(bad.sum())} of {len(bad)} environments "
+                f"(first: {int(bad.nonzero()[0])}) at vector step {int(self.shared.vector_steps)}"
+            )
+        self.episodes.add(step.reward, step.terminated | step.truncated)
+        transition = self.windows.add(
+            self.obs, action, step.reward * self.cfg.reward_scale, step.next_obs,
+            step.terminated, step.truncated, step.valid,
+        )  # fmt: skip
+        if transition is not None:
+            self.replay.add(transition)
+        self.obs = step.obs.clone()
+        self._observe(self.obs)
+        self.shared.episodes.copy_(self.episodes.means())
+        self.shared.invalid += (~step.valid).sum()
+        self.shared.vector_steps += 1
+
+    def _act(self, obs: Tensor) -> Tensor:
+        if int(self.shared.vector_steps) < self.cfg.warmup_steps:
+            uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
+            return uniform * 2 - 1
+        self.policy_version = self.shared.policy.receive(self.weights.data, self.policy_version)
+        return self.noise(self.policy(self.normalizer(obs)), self.generator)
+
+    def _observe(self, obs: Tensor) -> None:
+        if self.cfg.normalize_obs:
+            self.normalizer.update(obs)
+            self.shared.normalizer.publish(self.normalizer.state)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
+        if self.obs is not None:
+            state["obs"] = self.obs
+            state.update({f"env.{k}": v for k, v in self.env.state_dict().items()})
+        state.update({f"windows.{k}": v for k, v in self.windows.state_dict().items()})
+        state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+        self.normalizer.state.copy_(state["normalizer"])
+        self.normalizer.refresh()
+        self.shared.normalizer.publish(self.normalizer.state)
+        self.generator.set_state(state["generator"].cpu())
+        self.windows.load_state_dict(part("windows."))
+        self.episodes.load_state_dict(part("episodes."))
+        if "obs" in state:
+            self.env.load_state_dict(part("env."))
+            self.obs = state["obs"].to(self.env.device)

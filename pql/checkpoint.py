@@ -1,0 +1,126 @@
+"""Checkpoints: a folder per checkpoint, written whole or not at all, loaded without executing code.
+
+    checkpoints/000002000000/   the number: env steps
+        actor.safetensors  v_learner.safetensors  p_learner.safetensors  replay.safetensors
+        manifest.json           counters, sizes and CRC-32 of each file
+
+The folder is made under a temporary name, each file is synced to disk, then the folder is renamed. The newest two
+are kept; where the newest is damaged, `load_newest` falls back to the one before and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any, Callable
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+KEEP = 2
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that is incomplete or whose bytes are not those that were written."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by a file with this text; a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_tensors(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    """One file of a checkpoint, synced to disk."""
+    path = folder / f"{name}.safetensors"
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    _sync(path)
+
+
+def partial(run_dir: Path | str) -> Path:
+    """The folder in which a checkpoint grows until it is complete."""
+    return Path(run_dir) / "checkpoints" / ".part"
+
+
+def begin(run_dir: Path) -> Path:
+    """Make that folder, empty: what a killed run left there is no checkpoint."""
+    folder = partial(run_dir)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
+    """Write the manifest, give the checkpoint its name, drop all but the newest two."""
+    files = {path.name: {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in sorted(folder.iterdir())}
+    manifest = {"format": 1, "env_steps": env_steps, **facts, "files": files}
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
+    target = folder.with_name(f"{env_steps:012d}")
+    if target.exists():  # the same step again: a run that was resumed and stopped at once
+        shutil.rmtree(target)
+    os.rename(folder, target)
+    _sync(target.parent)
+    for old in found(target.parent.parent)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def found(run_dir: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    folder = run_dir / "checkpoints"
+    return sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all as written. Raises DamagedCheckpoint."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
+    for name, facts in files:
+        path = folder / name
+        if not path.exists():
+            raise DamagedCheckpoint(f"{folder.name}: {name} is missing")
+        if path.stat().st_size != facts["bytes"] or _crc32(path) != facts["crc32"]:
+            raise DamagedCheckpoint(f"{folder.name}: {name} is damaged (its checksum differs)")
+    return manifest
+
+
+def newest(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict[str, Any]] | None:
+    """The newest good checkpoint and its manifest; None where a run has none. Damaged ones are reported."""
+    for folder in reversed(found(run_dir)):
+        try:
+            return folder, verify(folder)
+        except DamagedCheckpoint as error:
+            warn(f"warning: checkpoint {error}; falling back to the one before")
+    return None
+
+
+def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    return load_file(folder / f"{name}.safetensors")
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,417 @@
+"""The typed configuration, and `load`: groups in cfg/ plus `key=value` overrides -> one resolved `Config`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pql.errors import UserError, nearest
+
+CFG_DIR = Path(__file__).resolve().parent.parent / "cfg"
+
+
+def key(default: Any, meaning: str) -> Any:
+    """A configuration key: its default and what --help says of it."""
+    factory = (lambda: list(default)) if isinstance(default, list) else None
+    if factory:
+        return field(default_factory=factory, metadata={"help": meaning})
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass
+class TaskConfig:
+    name: str = key("Ant", "name under which the task is registered")
+    options: Dict[str, Any] = field(default_factory=dict, metadata={"help": "arguments of the task's constructor"})
+
+
+@dataclass
+class SimConfig:
+    name: str = key("auto", "auto, mujoco")
+    threads: Optional[int] = key(None, "threads that step the physics; null: a fair share of the cores")
+
+
+@dataclass
+class AlgoConfig:
+    name: str = key("pql", "pql, pql_d")
+    batch_size: int = key(8192, "transitions per critic and per policy update")
+    critic_lr: float = key(5e-4, "AdamW step size of the critics")
+    actor_lr: float = key(5e-4, "AdamW step size of the policy")
+    weight_decay: float = key(0.01, "AdamW weight decay")
+    max_grad_norm: float = key(0.5, "gradients are clipped to this norm")
+    critic_updates_per_step: Optional[float] = key(8.0, "critic updates per vector step, fractions allowed")
+    utd: Optional[float] = key(None, "critic updates per transition; give this or critic_updates_per_step")
+    critic_updates_per_policy_update: int = key(2, "critic updates per policy update")
+    n_step: int = key(3, "steps summed before bootstrapping")
+    gamma: float = key(0.99, "discount per step")
+    tau: float = key(0.05, "share of the new critic in the soft target update")
+    hidden: List[int] = key([512, 256, 128], "widths of the hidden layers, policy and critics")
+    activation: str = key("elu", "relu, elu, silu")
+    layer_norm: bool = key(True, "normalise each hidden layer")
+    replay_size: int = key(5_000_000, "transitions kept")
+    warmup_steps: int = key(32, "vector steps of uniform random actions before learning")
+    reward_scale: float = key(1.0, "rewards are multiplied by this before learning (never in reported returns)")
+    noise_low: float = key(0.05, "exploration: smallest standard deviation over the environments")
+    noise_high: float = key(0.8, "exploration: largest standard deviation over the environments")
+    target_noise: float = key(0.8, "target policy smoothing: standard deviation")
+    target_noise_clip: float = key(0.2, "target policy smoothing: bound")
+    normalize_obs: bool = key(True, "normalise observations by their running moments")
+    num_atoms: int = key(51, "pql_d: atoms of the return distribution")
+    v_min: float = key(-10.0, "pql_d: smallest scaled return represented")
+    v_max: float = key(10.0, "pql_d: largest scaled return represented")
+
+
+@dataclass
+class ThreadsConfig:
+    actor: Optional[int] = key(None, "torch threads of the actor; null: a fair share of the cores")
+    v_learner: Optional[int] = key(None, "torch threads of the V-learner; null: a fair share of the cores")
+    p_learner: Optional[int] = key(None, "torch threads of the P-learner; null: a fair share of the cores")
+
+
+@dataclass
+class Config:
+    task: TaskConfig = field(default_factory=TaskConfig)
+    algo: AlgoConfig = field(default_factory=AlgoConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
+    threads: ThreadsConfig = field(default_factory=ThreadsConfig)
+    preset: str = key("auto", "sizes: cpu, gpu; auto: by the device")
+    device: str = key("auto", "auto, cpu, cuda, cuda:1, ...")
+    runtime: str = key("parallel", "parallel: three processes; sync: one process, deterministic")
+    num_envs: int = key(4096, "environments stepped together")
+    seed: int = key(0, "seeds networks, simulation, exploration and sampling")
+    run_dir: Optional[str] = key(None, "where everything is written; null: runs/<task>_<algo>_s<seed>_<time>")
+    resume: bool = key(False, "continue run_dir from its last good checkpoint, or start it")
+    max_env_steps: int = key(100_000_000, "stop after this many transitions")
+    max_time: Optional[float] = key(None, "stop after this many seconds of training, earlier sessions included")
+    eval_interval: int = key(5_000_000, "transitions between evaluations; 0: only at the end")
+    eval_episodes: int = key(32, "episodes per evaluation, side by side, without noise")
+    checkpoint_interval: int = key(20_000_000, "transitions between checkpoints; 0: only at the end")
+    checkpoint_replay: bool = key(True, "checkpoints hold the replay ring")
+    log_interval: int = key(500_000, "transitions between lines of metrics.jsonl")
+    video: bool = key(True, "end with a video of the learned policy")
+    wandb: bool = key(False, "also log to Weights & Biases (pip install wandb)")
+    lead_steps: int = key(2, "vector steps that the actor may be ahead of the V-learner (parallel)")
+    heartbeat_timeout: float = key(120.0, "seconds without a sign of life after which a process counts as hung")
+    plugins: List[str] = key([], "Python files or modules imported first: where custom tasks register")
+
+
+# A resumed run must agree with its checkpoint on these; everything else may be changed on the way.
+IDENTITY = (
+    "task.name",
+    "task.options",
+    "algo.name",
+    "num_envs",
+    "algo.n_step",
+    "algo.gamma",
+    "algo.hidden",
+    "algo.activation",
+    "algo.layer_norm",
+    "algo.replay_size",
+    "algo.reward_scale",
+    "algo.num_atoms",
+    "algo.v_min",
+    "algo.v_max",
+    "algo.critic_updates_per_step",
+    "algo.critic_updates_per_policy_update",
+    "lead_steps",
+)
+GROUPS = ("task", "algo", "sim", "preset")
+
+
+def known_keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of the schema -> its dataclass field."""
+    keys: dict[str, Any] = {}
+    for f in fields(schema):
+        default = f.default_factory() if callable(f.default_factory) else f.default
+        if is_dataclass(default):
+            keys.update(known_keys(type(default), f"{prefix}{f.name}."))
+        else:
+            keys[prefix + f.name] = f
+    return keys
+
+
+def choices(group: str) -> list[str]:
+    """Names that `group=` accepts."""
+    return sorted(p.stem for p in (CFG_DIR / group).glob("*.yaml") if p.stem != "custom")
+
+
+def load(overrides: list[str]) -> Config:
+    """Compose, type-check and resolve a configuration.
+
+    Args:
+        overrides: `key=value` strings, Hydra's grammar; `task=`, `algo=`, `sim=`, `preset=` choose files in cfg/.
+    Raises:
+        UserError: an unknown key (names the nearest), a wrong type, a value out of range, keys that exclude
+            each other, a run directory that cannot be started or resumed as asked.
+    """
+    given = _parse(overrides)
+    if "algo.utd" in given and "algo.critic_updates_per_step" in given:
+        raise UserError("algo.utd and algo.critic_updates_per_step both set the same ratio: give one of them")
+    _import_plugins(given.get("plugins", "[]"))
+    saved = _saved_config(given)
+    cfg = _compose(overrides, given) if saved is None else _override(saved, overrides, given)
+    cfg = _typed(cfg)
+    _resolve(cfg, given)
+    _validate(cfg)
+    if saved is not None:
+        _check_identity(cfg, _typed(saved))
+    return cfg
+
+
+def save(cfg: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML, atomically."""
+    from pql.checkpoint import write_atomically
+
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(cfg)))
+
+
+def read(path: Path) -> Config:
+    """The configuration a run was started with. Raises UserError where `path` is no configuration of ours."""
+    try:
+        cfg = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return _typed(cfg)
+
+
+def overrides_help() -> str:
+    """What --help prints: tasks, algorithms, every key with its default and meaning."""
+    import tasks
+
+    cfg = OmegaConf.structured(_typed(_compose([], {})))
+    lines = [
+        "usage: scripts/train.py [key=value ...]",
+        "",
+        f"tasks       {', '.join(tasks.list())}",
+        f"algorithms  {', '.join(choices('algo'))}",
+        f"simulators  {', '.join(choices('sim'))}",
+        "",
+        "Defaults are those of the CPU preset with Ant; preset=gpu shows in the run's config.yaml.",
+        "",
+    ]
+    for name, f in known_keys().items():
+        value = OmegaConf.select(cfg, name)
+        value = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"  {name + '=' + value:<42} {f.metadata.get('help', '')}")
+    return "\n".join(lines)
+
+
+def _parse(overrides: list[str]) -> dict[str, str]:
+    known = known_keys()
+    given = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        name = name.lstrip("+")
+        if not equals or not name:
+            raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
+        if name in GROUPS:
+            if name != "task" and value not in choices(name) and (name, value) != ("preset", "auto"):
+                raise UserError(
+                    f"unknown {name} '{value}'{nearest(value, choices(name))}; there are: {', '.join(choices(name))}"
+                )
+        elif name not in known and not name.startswith("task.options."):
+            raise UserError(f"unknown key '{name}'{nearest(name, [*known, *GROUPS])}; --help lists them all")
+        given[name] = value
+    return given
+
+
+def _import_plugins(value: str) -> None:
+    import_plugins(OmegaConf.create(f"x: {value}").x or [])
+
+
+def import_plugins(plugins: list[str]) -> None:
+    """Import each file or module, so that the tasks and algorithms in it are registered."""
+    import importlib
+    import importlib.util
+    import sys
+
+    for plugin in plugins:
+        path = Path(plugin)
+        try:
+            if path.suffix == ".py":
+                name = f"pql_plugin_{path.stem}"
+                if name in sys.modules:
+                    continue
+                spec = importlib.util.spec_from_file_location(name, path)
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[name] = module
+                spec.loader.exec_module(module)
+            else:
+                importlib.import_module(plugin)
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            raise UserError(f"plugin '{plugin}' cannot be imported: {error}") from error
+
+
+def _saved_config(given: dict[str, str]) -> DictConfig | None:
+    run_dir = given.get("run_dir")
+    resume = given.get("resume", "false").lower() in ("true", "yes", "on", "1")
+    if not run_dir or run_dir == "null" or not Path(run_dir).exists():
+        return None
+    path = Path(run_dir)
+    if not path.is_dir():
+        raise UserError(f"run_dir={run_dir} is a file: name a folder")
+    if not any(path.iterdir()) or {p.name for p in path.iterdir()} <= {"stdout.log", "stderr.log", "cell.json", "lock"}:
+        return None
+    if not resume:
+        raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
+    if not (path / "config.yaml").exists():
+        raise UserError(f"run_dir={run_dir} holds no config.yaml, so there is no run to resume: name another folder")
+    return OmegaConf.structured(read(path / "config.yaml"))
+
+
+def _task_override(given: dict[str, str]) -> list[str]:
+    """`task=X` names a file in cfg/task or any registered task."""
+    import tasks
+
+    if "task" not in given:
+        return []
+    name = given["task"]
+    if name in choices("task"):
+        return [f"task={name}"]
+    if name not in tasks.list():
+        known = sorted({*choices("task"), *tasks.list()})
+        raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}")
+    return ["task=custom", f"task.name={name}"]
+
+
+def _compose(overrides: list[str], given: dict[str, str]) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name="schema", node=Config)
+
+    preset = given.get("preset", "auto")
+    if preset == "auto":
+        preset = "gpu" if resolve_device(given.get("device", "auto")).type == "cuda" else "cpu"
+    rest = [o for o in overrides if o.partition("=")[0] not in ("task", "preset")]
+    rest = ["+" + o if o.startswith("task.options.") else o for o in rest]
+    try:
+        with initialize_config_dir(str(CFG_DIR), version_base="1.3"):
+            return compose("config", overrides=[*_task_override(given), f"preset={preset}", *rest])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
+
+
+def _override(saved: DictConfig, overrides: list[str], given: dict[str, str]) -> DictConfig:
+    """The saved configuration with what this command line says on top; a group's choice stands for its name."""
+    try:
+        cfg = OmegaConf.create(OmegaConf.to_container(saved))
+        for name, value in given.items():
+            target = f"{name}.name" if name in ("task", "algo", "sim") else name
+            if name == "preset":
+                continue
+            OmegaConf.update(cfg, target, OmegaConf.create(f"x: {value}").x)
+        if "algo.utd" in given:
+            cfg.algo.critic_updates_per_step = None
+        elif "algo.critic_updates_per_step" in given:
+            cfg.algo.utd = None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(_first_line(error)) from error
+    return cfg
+
+
+def _typed(cfg: DictConfig) -> Config:
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    except OmegaConfBaseException as error:
+        name = getattr(error, "full_key", None)
+        raise UserError(f"{name + ': ' if name else ''}{_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda', 'cuda:1' -> a device that is there. Raises UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is no device: use auto, cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if (device.index or 0) >= found:
+            has = f"{found} CUDA device(s) found" if found else "no CUDA device found"
+            raise UserError(f"device={name} is not there ({has}): use device=auto or device=cpu")
+    elif device.type != "cpu":
+        raise UserError(f"device={name} is not supported: use auto, cpu, cuda or cuda:<index>")
+    return device
+
+
+def _resolve(cfg: Config, given: dict[str, str]) -> None:
+    cfg.device = str(resolve_device(cfg.device))
+    a = cfg.algo
+    if "algo.utd" in given:
+        a.critic_updates_per_step = None
+    if a.critic_updates_per_step is None:
+        if a.utd is None:
+            raise UserError("give algo.critic_updates_per_step or algo.utd")
+        a.critic_updates_per_step = a.utd * cfg.num_envs
+    a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
+    if cfg.run_dir is None:
+        cfg.run_dir = f"runs/{cfg.task.name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _validate(cfg: Config) -> None:
+    a = cfg.algo
+
+    def require(ok: bool, name: str, rule: str) -> None:
+        if not ok:
+            raise UserError(f"{name}={OmegaConf.select(OmegaConf.structured(cfg), name)}: must be {rule}")
+
+    require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel or sync")
+    require(a.activation in ("relu", "elu", "silu"), "algo.activation", "relu, elu or silu")
+    for name in ("num_envs", "max_env_steps", "eval_episodes", "log_interval", "lead_steps"):
+        require(getattr(cfg, name) >= 1, name, "at least 1")
+    for name in ("eval_interval", "checkpoint_interval", "seed"):
+        require(getattr(cfg, name) >= 0, name, "0 or more")
+    for name in ("batch_size", "n_step", "critic_updates_per_policy_update", "replay_size"):
+        require(getattr(a, name) >= 1, f"algo.{name}", "at least 1")
+    for name in ("critic_lr", "actor_lr", "max_grad_norm", "reward_scale", "critic_updates_per_step"):
+        require(getattr(a, name) > 0, f"algo.{name}", "greater than 0")
+    for name in ("weight_decay", "target_noise", "target_noise_clip", "noise_low", "noise_high"):
+        require(getattr(a, name) >= 0, f"algo.{name}", "0 or more")
+    require(0 <= a.gamma < 1, "algo.gamma", "in [0, 1)")
+    require(0 < a.tau <= 1, "algo.tau", "in (0, 1]")
+    require(bool(a.hidden) and min(a.hidden) >= 1, "algo.hidden", "a list of positive widths, [256,128] say")
+    require(a.num_atoms >= 2, "algo.num_atoms", "at least 2")
+    require(a.v_min < a.v_max, "algo.v_min", "less than algo.v_max")
+    require(cfg.max_time is None or cfg.max_time > 0, "max_time", "greater than 0")
+    require(cfg.heartbeat_timeout > 0, "heartbeat_timeout", "greater than 0")
+    require(a.warmup_steps >= a.n_step, "algo.warmup_steps", f"at least algo.n_step ({a.n_step})")
+    for name in ("actor", "v_learner", "p_learner"):
+        value = getattr(cfg.threads, name)
+        require(value is None or value >= 1, f"threads.{name}", "at least 1")
+    require(cfg.sim.threads is None or cfg.sim.threads >= 1, "sim.threads", "at least 1")
+    if a.batch_size > a.replay_size:
+        raise UserError(
+            f"algo.batch_size={a.batch_size} is larger than algo.replay_size={a.replay_size}: "
+            "shrink the batch or enlarge the replay"
+        )
+    from pql.runtime.pacing import replay_guard
+
+    guard = replay_guard(cfg)
+    if a.replay_size // cfg.num_envs * cfg.num_envs < 2 * guard:
+        raise UserError(
+            f"algo.replay_size={a.replay_size} is too small for num_envs={cfg.num_envs} at this update ratio: "
+            f"needs at least {2 * guard}"
+        )
+
+
+def _check_identity(cfg: Config, saved: Config) -> None:
+    new, old = OmegaConf.structured(cfg), OmegaConf.structured(saved)
+    for name in IDENTITY:
+        a, b = OmegaConf.select(new, name), OmegaConf.select(old, name)
+        if a != b:
+            raise UserError(
+                f"run_dir={cfg.run_dir} was trained with {name}={b}, not {a}: "
+                "resume it with the same value, or name another run_dir"
+            )

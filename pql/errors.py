@@ -1,0 +1,30 @@
+"""The one exception that means: the user can mend this."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Iterable, Iterator
+
+
+class UserError(Exception):
+    """A mistake in what the user asked for: one line that says what is wrong and how to mend it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the known word nearest to `word`, or '' where none is near."""
+    match = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """In a script: a user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
+    from tasks import TaskError
+
+    try:
+        yield
+    except (UserError, TaskError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

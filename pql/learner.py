@@ -1,0 +1,75 @@
+"""What the two learners share: seeding, the optimizer step, their state."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from pql.networks import FlatParameters
+
+
+def seed_of(seed: int, role: str) -> int:
+    """A seed of its own for each role, so that no role's draws depend on another's."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:7], "little")
+
+
+def generator_of(seed: int, role: str, device: torch.device | str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed_of(seed, role))
+
+
+class Optimizer:
+    """AdamW with gradient clipping on the flat parameters of one network."""
+
+    def __init__(self, weights: FlatParameters, lr: float, weight_decay: float, max_grad_norm: float):
+        self.weights, self.max_grad_norm = weights, max_grad_norm
+        parameter = torch.nn.Parameter(weights.data)
+        parameter.grad = weights.grad
+        self.adam = torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay, fused=True)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Backward, clip, update. Returns the norm of the gradient before clipping, 0-d."""
+        grad = self.weights.grad.zero_()
+        loss.backward()
+        norm = torch.linalg.vector_norm(grad)
+        grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        self.adam.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.adam.state_dict()["state"].get(0, {}))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if state:  # empty before the first step
+            full = self.adam.state_dict()
+            full["state"] = {0: {name: value.clone() for name, value in state.items()}}
+            self.adam.load_state_dict(full)
+
+
+class Learner:
+    """A role that trains one network: `weights`, `optimizer`, `generator`, and further networks in `others`."""
+
+    weights: FlatParameters
+    optimizer: Optimizer
+    generator: torch.Generator
+    others: dict[str, FlatParameters]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"weights": self.weights.data, "generator": self.generator.get_state()}
+        state.update({f"others.{name}": flat.data for name, flat in self.others.items()})
+        state.update({f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()})
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.weights.data.copy_(state["weights"])
+        self.generator.set_state(state["generator"].cpu())
+        for name, flat in self.others.items():
+            flat.data.copy_(state[f"others.{name}"])
+        prefix = "optimizer."
+        self.optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        self.publish()
+
+    def publish(self) -> None:
+        """Give the other roles the current weights."""
+        raise NotImplementedError

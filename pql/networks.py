@@ -1,0 +1,103 @@
+"""Networks: a tanh policy and an ensemble of critics evaluated as one batched computation."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+
+
+class Policy(nn.Module):
+    """Deterministic policy: (B, obs_dim) normalised observations -> (B, action_dim) actions in [-1, 1]."""
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int], activation: str = "relu", layer_norm: bool = True
+    ):
+        super().__init__()
+        layers = []
+        width = obs_dim
+        for size in hidden:
+            layers.append(nn.Linear(width, size))
+            if layer_norm:
+                layers.append(nn.LayerNorm(size, elementwise_affine=False))
+            layers.append(ACTIVATIONS[activation]())
+            width = size
+        head = nn.Linear(width, action_dim)
+        with torch.no_grad():  # start near the middle of the action range, where tanh has a gradient
+            head.weight.mul_(0.1)
+            head.bias.zero_()
+        self.body = nn.Sequential(*layers, head)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self.body(obs))
+
+
+class EnsembleMLP(nn.Module):
+    """E MLPs of one shape, each with its own weights: (B, in_dim) -> (E, B, out_dim).
+
+    One batched matrix product per layer instead of E small ones. Layer normalisation has no learned scale or
+    shift: the next layer's weights hold the scale, and the step costs a third less on a CPU.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: Sequence[int],
+        out_dim: int,
+        ensemble: int = 2,
+        activation: str = "relu",
+        layer_norm: bool = True,
+    ):
+        super().__init__()
+        self.ensemble = ensemble
+        self.layer_norm = layer_norm
+        self.activation = ACTIVATIONS[activation]()
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        width = in_dim
+        for size in [*hidden, out_dim]:
+            bound = width**-0.5  # the distribution of torch.nn.Linear
+            self.weights.append(nn.Parameter(torch.empty(ensemble, width, size).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(ensemble, 1, size).uniform_(-bound, bound)))
+            width = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.unsqueeze(0).expand(self.ensemble, *x.shape)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+            h = torch.baddbmm(bias, h, weight)
+            if i < last:
+                if self.layer_norm:
+                    h = F.layer_norm(h, h.shape[-1:])
+                h = self.activation(h)
+        return h
+
+
+class FlatParameters:
+    """All parameters of a module as one vector, and their gradients as another.
+
+    The module's parameters become views of `data` and their `.grad` views of `grad`. So an optimizer step, a
+    clip, a soft target update and the publication of new weights are each one operation on one tensor.
+    """
+
+    def __init__(self, module: nn.Module):
+        parameters = list(module.parameters())
+        size = sum(p.numel() for p in parameters)
+        first = parameters[0]
+        self.module = module
+        self.data = torch.empty(size, dtype=first.dtype, device=first.device)
+        self.grad = torch.zeros_like(self.data)
+        offset = 0
+        for p in parameters:
+            view = slice(offset, offset + p.numel())
+            self.data[view] = p.data.reshape(-1)
+            p.data = self.data[view].view_as(p)
+            p.grad = self.grad[view].view_as(p)
+            offset += p.numel()
+
+    def __len__(self) -> int:
+        return self.data.numel()

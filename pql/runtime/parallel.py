@@ -1,0 +1,201 @@
+"""Three processes over shared memory, and the parent that watches them."""
+
+from __future__ import annotations
+
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+from pql import checkpoint
+from pql.errors import UserError
+from pql.runtime import worker
+from pql.runtime.shared import ROLES
+from pql.trainer import Monitor
+
+GRACE = 4.0  # seconds that children have to end by themselves
+
+
+class RoleFailed(Exception):
+    """One of the three processes died, raised or hung; the message names it and the cause."""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(cfg: Any) -> dict[str, int]:
+    """Threads of each role's torch and of the simulation: fair shares, so that the roles do not fight.
+
+    On a GPU each needs one. On a CPU the V-learner does most of the arithmetic and gets half of the cores, the
+    P-learner and the simulation a quarter each; the actor's own arithmetic is small, and torch's threads would
+    fight with the simulation's.
+    """
+    have = cores()
+    on_gpu = cfg.device.startswith("cuda")
+    fair = {
+        "actor": 1,
+        "v_learner": 1 if on_gpu else max(1, have // 2),
+        "p_learner": 1 if on_gpu else max(1, have // 4),
+        "sim": max(1, have - 2) if on_gpu else max(1, have // 4),
+    }
+    asked = {
+        "actor": cfg.threads.actor,
+        "v_learner": cfg.threads.v_learner,
+        "p_learner": cfg.threads.p_learner,
+        "sim": cfg.sim.threads,
+    }
+    return {role: asked[role] or fair[role] for role in fair}
+
+
+class Team:
+    """The three child processes: start, look after, pause for a checkpoint, stop. Used as a context."""
+
+    def __init__(self, cfg: Any, shared: Any, resume_from: Path | None):
+        self.cfg, self.shared = cfg, shared
+        context = torch.multiprocessing.get_context("spawn")
+        self.wakes = {role: context.Semaphore(0) for role in ROLES}
+        self.processes, self.pipes = {}, {}
+        for role in ROLES:
+            mine, theirs = context.Pipe(duplex=False)
+            arguments = (role, cfg, shared, self.wakes, theirs, os.getpid(), resume_from)
+            process = context.Process(target=worker.main, args=arguments, name=f"pql-{role}", daemon=True)
+            self.processes[role], self.pipes[role] = process, mine
+            shared.heartbeat[role].fill_(time.monotonic())
+        for role, process in self.processes.items():
+            process.start()
+            shared.heartbeat[role].fill_(time.monotonic())
+        self.ticket = 0
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """However the run ended, no process is left."""
+        self.shared.stop.fill_(1)
+        self.wake_all()
+        end = time.monotonic() + GRACE
+        for process in self.processes.values():
+            process.join(max(0.0, end - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(GRACE)
+
+    def wake_all(self) -> None:
+        for wake in self.wakes.values():
+            if wake.get_value() == 0:
+                wake.release()
+
+    def look_after(self) -> None:
+        """Raises RoleFailed if a child died, raised, or gave no sign of life for too long."""
+        now = time.monotonic()
+        for role, process in self.processes.items():
+            if self.pipes[role].poll():
+                raise self._failed(role)
+            if process.exitcode is not None:
+                raise self._failed(role)
+            silent = now - float(self.shared.heartbeat[role])
+            if silent > self.cfg.heartbeat_timeout:
+                raise RoleFailed(f"the {role} process gave no sign of life for {silent:.0f} s (heartbeat_timeout)")
+
+    def _failed(self, role: str) -> Exception:
+        try:
+            # the exit code may be seen before the message that explains it
+            if self.pipes[role].poll(1.0):
+                message, trace = self.pipes[role].recv()
+                if message.startswith(("UserError:", "TaskError:")):
+                    return UserError(message.partition(": ")[2])
+                print(trace, flush=True)
+                return RoleFailed(f"the {role} process raised {message}")
+        except (EOFError, OSError):
+            pass
+        self.processes[role].join(1.0)
+        return RoleFailed(f"the {role} process {exit_reason(self.processes[role].exitcode)}")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or wake at once when a child ends or has something to say."""
+        sentinels = [process.sentinel for process in self.processes.values()]
+        multiprocessing.connection.wait([*sentinels, *self.pipes.values()], seconds)
+
+    def save(self, monitor: Monitor) -> None:
+        """One consistent checkpoint: every role stands still between two steps and writes its own part."""
+        folder = checkpoint.begin(monitor.run_dir)
+        self.ticket += 1
+        self.shared.save.fill_(self.ticket)
+        self.wake_all()
+        try:
+            while any(int(self.shared.paused[role]) < self.ticket for role in ROLES):
+                self.look_after()
+                self.wait(0.005)
+            monitor.save_shared(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.shared.saved.fill_(self.ticket)
+        self.wake_all()
+
+
+def exit_reason(code: int | None) -> str:
+    """'was killed by SIGKILL (…)', 'exited with code 3'."""
+    if code is None:
+        return "stopped answering"
+    if code >= 0:
+        return f"exited with code {code} before the run was over"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
+    """Train until the monitor says it is finished; ends with a checkpoint. Raises RoleFailed, UserError."""
+    shared = monitor.shared
+    shared.obs_dim, shared.action_dim = monitor.env.obs_dim, monitor.env.action_dim
+    _check_shared_memory(cfg, shared)
+    shared.share()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the parent evaluates on the side
+    try:
+        with Team(cfg, shared, resume_from) as team:
+            monitor.save = lambda: team.save(monitor)
+            while not all(int(flag) for flag in shared.ready.values()):
+                team.look_after()
+                team.wait(0.02)
+            monitor.start_clock()
+            team.wake_all()
+            while not monitor.finished():
+                team.look_after()
+                monitor.tick()
+                if monitor.evaluation is None:
+                    team.wait(0.02)
+                else:
+                    monitor.evaluate_a_little(0.1)
+            team.save(monitor)
+            if not monitor.interrupted:
+                while monitor.evaluation is not None:
+                    team.look_after()
+                    monitor.evaluate_a_little(0.1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_shared_memory(cfg: Any, shared: Any) -> None:
+    """CPU tensors are shared through /dev/shm, which containers keep small: a full one would kill with SIGBUS."""
+    if shared.rows.device.type != "cpu" or not Path("/dev/shm").is_dir():
+        return
+    needed = sum(t.numel() * t.element_size() for t in shared.tensors())
+    free = shutil.disk_usage("/dev/shm").free
+    if needed > free:
+        raise UserError(
+            f"shared memory: {needed / 2**20:.0f} MiB are needed and /dev/shm has {free / 2**20:.0f} MiB free; "
+            "lower algo.replay_size, enlarge /dev/shm (docker run --shm-size), or take runtime=sync"
+        )

@@ -1,0 +1,110 @@
+"""What crosses a process border: allocated once, before the processes start; then only indices and versions move.
+
+Every counter and every mailbox has exactly one writer, so nothing here needs a lock, and a process that is killed
+at any moment leaves nothing locked.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROLES = ("actor", "v_learner", "p_learner")
+
+
+class Mailbox:
+    """One writer publishes vectors of a fixed size; readers take the newest whole one.
+
+    Two buffers: version v lies in buffer v % 2. `begun` goes up before a buffer is touched, `version` after it is
+    complete. A copy of version v is whole if by its end nobody had begun version v + 2.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):
+        self.buffers = torch.zeros(2, size, dtype=dtype, device=device)
+        self.begun = torch.zeros(1, dtype=torch.int64)
+        self.version = torch.zeros(1, dtype=torch.int64)
+
+    def publish(self, value: Tensor) -> None:
+        version = int(self.version) + 1
+        self.begun.fill_(version)
+        self.buffers[version % 2].copy_(value)
+        self.version.fill_(version)
+
+    def receive(self, into: Tensor, seen: int) -> int:
+        """Copy the newest vector into `into` if it is newer than version `seen`; returns its version."""
+        while True:
+            version = int(self.version)
+            if version == seen:
+                return seen
+            into.copy_(self.buffers[version % 2])
+            if int(self.begun) <= version + 1:
+                return version
+
+    def tensors(self) -> list[Tensor]:
+        return [self.buffers, self.begun, self.version]
+
+
+class Board:
+    """Running sums of a role's measurements: one writer, any reader; a mean is a difference of two readings."""
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names = names
+        self.sums = torch.zeros(len(names) + 1, dtype=torch.float64)  # the last one counts
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one measurement of every name."""
+        self.sums += torch.stack([*(values[name].double() for name in self.names), torch.ones((), dtype=torch.float64)])
+
+    def means(self, since: Tensor) -> dict[str, float]:
+        """Means of what came after the reading `since`; empty if nothing did."""
+        delta = self.sums - since
+        count = delta[-1].item()
+        return {n: (delta[i] / count).item() for i, n in enumerate(self.names)} if count else {}
+
+
+class Shared:
+    """Counters, mailboxes, boards, the ring's storage.
+
+    Args:
+        ring: (rows, columns) of the replay ring.
+        policy_size, critic_size, normalizer_size: lengths of the vectors in the mailboxes.
+        boards: measurement names of each role.
+    """
+
+    def __init__(self, ring, policy_size, critic_size, normalizer_size, boards, device):
+        self.rows = torch.zeros(ring, device=device)
+        self.head = torch.zeros(1, dtype=torch.int64)
+        self.policy = Mailbox(policy_size, device=device)
+        self.critic = Mailbox(critic_size, device=device)
+        self.normalizer = Mailbox(normalizer_size, torch.float64, device)
+        self.boards = {role: Board(names) for role, names in boards.items()}
+        counter = torch.int64
+        self.episodes = torch.full((3,), float("nan"), dtype=torch.float64)  # actor: mean return, length, count
+        self.invalid = torch.zeros(1, dtype=counter)  # actor: transitions that joined two episodes or diverged
+        self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
+        self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
+        self.policy_updates = torch.zeros(1, dtype=counter)  # written by the P-learner
+        self.step_limit = torch.zeros(1, dtype=counter)  # written by the parent: the actor stops here
+        self.stop = torch.zeros(1, dtype=counter)  # written by the parent
+        self.save = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint asked for
+        self.saved = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint finished
+        self.paused = {role: torch.zeros(1, dtype=counter) for role in ROLES}  # checkpoint a role stands still for
+        self.ready = {role: torch.zeros(1, dtype=counter) for role in ROLES}
+        self.heartbeat = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}
+        self.waited = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}  # seconds spent blocked
+
+    def tensors(self) -> list[Tensor]:
+        found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
+        found += [self.episodes, self.invalid, self.step_limit, self.stop, self.save, self.saved]
+        for mailbox in (self.policy, self.critic, self.normalizer):
+            found += mailbox.tensors()
+        found += [board.sums for board in self.boards.values()]
+        for group in (self.paused, self.ready, self.heartbeat, self.waited):
+            found += group.values()
+        return found
+
+    def share(self) -> Shared:
+        """Move CPU tensors to shared memory; CUDA tensors are shared as they are (CUDA IPC)."""
+        for tensor in self.tensors():
+            tensor.share_memory_()
+        return self

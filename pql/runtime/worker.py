@@ -1,0 +1,167 @@
+"""A child process: builds its role, loops, answers its parent.
+
+Only the standard library is imported at the top: a simulator that must be imported before torch can be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import Any, Callable
+
+WAKE_AT_LEAST_EVERY = 0.05  # seconds; a bound on every blocking call
+
+
+class Link:
+    """A role's side of the shared memory: sign of life, stop flag, checkpoint pauses, waiting.
+
+    Args:
+        wakes: role -> semaphore that wakes it. Semaphores have no owner: none stays locked when a process dies.
+        save: writes the role's part of a checkpoint.
+    """
+
+    def __init__(self, role: str, shared: Any, wakes: dict[str, Any], parent: int, save: Callable[[], None]):
+        self.role, self.shared, self.wakes, self.parent, self.save = role, shared, wakes, parent, save
+        self.saved = int(shared.save)
+
+    def attend(self) -> bool:
+        """Call at every turn of a loop, between two steps. False: the run is over."""
+        shared = self.shared
+        shared.heartbeat[self.role].fill_(time.monotonic())
+        ticket = int(shared.save)
+        if ticket > self.saved and not int(shared.stop):
+            self.saved = ticket
+            self.save()
+            shared.paused[self.role].fill_(ticket)
+            while int(shared.saved) < ticket and not self._over():
+                self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
+                shared.heartbeat[self.role].fill_(time.monotonic())
+        return not self._over()
+
+    def _over(self) -> bool:
+        return bool(int(self.shared.stop)) or os.getppid() != self.parent
+
+    def wait_for(self, allowed: Callable[[], bool]) -> bool:
+        """Block until `allowed()`; False if the run ended instead."""
+        if not self.attend():
+            return False
+        if allowed():
+            return True
+        began = time.monotonic()
+        while not allowed():
+            self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
+            if not self.attend():
+                return False
+        self.shared.waited[self.role] += time.monotonic() - began
+        return True
+
+    def wake(self, *roles: str) -> None:
+        """Tell others that a counter moved. One token is enough: whoever wakes looks at the counters."""
+        for role in roles:
+            if self.wakes[role].get_value() == 0:
+                self.wakes[role].release()
+
+
+def actor_loop(actor: Any, link: Link, pacer: Any) -> None:
+    """Step the environments, never further ahead than pacing allows."""
+    s = link.shared
+
+    def may_step() -> bool:
+        steps = int(s.vector_steps)
+        return steps < int(s.step_limit) and pacer.leader_may_step(steps, int(s.critic_updates))
+
+    while link.wait_for(may_step):
+        actor.step()
+        link.wake("v_learner")
+
+
+def v_learner_loop(learner: Any, link: Link, critic_pacer: Any, policy_pacer: Any) -> None:
+    """Update the critic as often as the actor's steps ask for, never further ahead of the policy than allowed."""
+    s = link.shared
+
+    def may_update() -> bool:
+        updates = int(s.critic_updates)
+        return critic_pacer.follower_may_step(int(s.vector_steps), updates) and policy_pacer.leader_may_step(
+            updates, int(s.policy_updates)
+        )
+
+    while link.wait_for(may_update):
+        learner.update()
+        link.wake("actor", "p_learner")
+
+
+def p_learner_loop(learner: Any, link: Link, pacer: Any) -> None:
+    """Update the policy as often as the critic's updates ask for."""
+    s = link.shared
+    while link.wait_for(lambda: pacer.follower_may_step(int(s.critic_updates), int(s.policy_updates))):
+        learner.update()
+        link.wake("v_learner")
+
+
+def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, parent: int, resume_from: Any) -> None:
+    """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    _die_with_parent()
+    try:
+        _work(role, cfg, shared, wakes, parent, resume_from)
+    except BaseException as error:
+        pipe.send((f"{type(error).__name__}: {error}", traceback.format_exc()))
+        pipe.close()
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
+    import torch
+
+    from pql import algorithms, checkpoint, config
+    from pql.actor import Actor
+    from pql.evaluation import make_env
+    from pql.learner import seed_of
+    from pql.p_learner import PLearner
+    from pql.runtime.pacing import critic_pacer, policy_pacer
+    from pql.runtime.parallel import threads_of
+    from pql.trainer import make_replay
+    from pql.v_learner import VLearner
+
+    torch.set_num_threads(threads_of(cfg)[role])
+    config.import_plugins(cfg.plugins)
+    replay = make_replay(cfg, shared.obs_dim, shared.action_dim, shared)
+    algorithm = algorithms.make(cfg.algo, shared.obs_dim, shared.action_dim)
+    device = torch.device(cfg.device)
+    if role == "actor":
+        env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, threads_of(cfg)["sim"])
+        worker = Actor(cfg, env, algorithm, replay, shared)
+    else:
+        worker = {"v_learner": VLearner, "p_learner": PLearner}[role](cfg, algorithm, replay, shared, device)
+    if resume_from is not None:
+        worker.load_state_dict(checkpoint.load_tensors(resume_from, role))
+
+    def save() -> None:
+        checkpoint.save_tensors(checkpoint.partial(cfg.run_dir), role, worker.state_dict())
+
+    link = Link(role, shared, wakes, parent, save)
+    critic, policy = critic_pacer(cfg), policy_pacer(cfg)
+    # ready; the clock starts when all are
+    shared.ready[role].fill_(1)
+    if link.wait_for(lambda: all(int(flag) for flag in shared.ready.values())):
+        if role == "actor":
+            actor_loop(worker, link, critic)
+        elif role == "v_learner":
+            v_learner_loop(worker, link, critic, policy)
+        else:
+            p_learner_loop(worker, link, policy)
+
+
+def _die_with_parent() -> None:
+    """Where the kernel can, be killed when the parent dies; `Link` notices a changed parent anywhere else."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except (OSError, AttributeError):
+        pass

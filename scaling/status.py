@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.cell import is_done, last_metrics, lock_path, read_record
-from scaling.cost import count, duration
 from scaling.locks import BEAT_S, holder
 from scaling.sweep import Cell, Plan
+from scaling.sweep_cost import count, duration
 
 STATES = ("done", "running", "queued", "failed", "missing")
 COLOURS = {"done": "green", "running": "cyan", "queued": "blue", "failed": "red", "missing": "yellow"}

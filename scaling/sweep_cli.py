@@ -13,7 +13,6 @@ from rich.console import Console
 
 from scaling import slurm
 from scaling.cell import read_record, record_path
-from scaling.cost import cell_size, describe, estimate
 from scaling.errors import InputError, nearest
 from scaling.launch import Interrupt, load_launcher, local_slots, run_local
 from scaling.status import Progress, survey, table, tally
@@ -31,6 +30,7 @@ from scaling.sweep import (
     save_plan,
     write_json,
 )
+from scaling.sweep_cost import cell_size, describe, estimate
 
 USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   plan and run
        scripts/sweep.py out=<folder> [launcher=...]               continue
@@ -126,7 +126,7 @@ def _plan(own: Mapping[str, str], overrides: Sequence[str], out: Path, resolve: 
     cells = lay_out(request)
     settings = {**request.fixed, **cells[0].overrides, **settings}
     plan = Plan(cells, trainer, request.assume, {key: settings[key] for key in SETTINGS if key in settings})
-    estimate(plan, cells, out, 1, plan.settings)  # refuses a wrong `assume` before the plan is written
+    estimate(plan, cells, out, 1)  # refuses a wrong `assume` before the plan is written
     if own.get("dry_run") == "true" and not (out / PLAN).exists():
         return plan
     return save_plan(out, plan, extend=own.get("extend") == "true")
@@ -141,8 +141,10 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
     queue = slurm.queue(out) if is_slurm else {}
     statuses = survey(out, plan, queue)
     todo = [s.cell for s in statuses if s.state != "done" and not s.final]
-    for line in describe(estimate(plan, todo, out, parallel, plan.settings), len(plan.cells), parallel, str(out)):
-        console.print(line)
+    for line in describe(estimate(plan, todo, out, parallel), len(plan.cells), parallel, str(out)):
+        console.print(line, soft_wrap=True)
+    if not todo:
+        return 0
     if slots is not None:
         console.print(f"local: {slots.workers} workers, {slots.threads} threads per process"
                       + (f", GPUs {','.join(slots.gpus)}" if slots.gpus else ""))
@@ -156,7 +158,7 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
             if progress.due():
                 now = survey(out, plan, queue, known_done)
                 left = [s.cell for s in now if s.state in ("running", "queued", "missing")]
-                progress.show(now, estimate(plan, left, out, parallel, plan.settings).seconds)
+                progress.show(now, estimate(plan, left, out, parallel).seconds)
 
         if slots is not None:
             run_local(out, plan, options, slots, interrupt, tick, console.print)
@@ -179,12 +181,12 @@ def _conclude(plan: Plan, out: Path, own: Mapping[str, str], interrupt: Interrup
     launcher = f" launcher={own['launcher']}" if "launcher" in own else ""
     again = f"scripts/sweep.py out={shlex.quote(str(out))}{launcher}"
     if is_slurm and any(s.state in ("queued", "running") for s in statuses):
-        console.print(f"the jobs go on; end them with: scancel {' '.join(slurm.job_ids(out))}")
-        console.print(f"watch them with: {again}")
+        console.print(f"the jobs go on; end them with: scancel {' '.join(slurm.job_ids(out))}", soft_wrap=True)
+        console.print(f"watch them with: {again}", soft_wrap=True)
     elif any(s.state in ("missing", "running") or (s.state == "failed" and not s.final) for s in statuses):
-        console.print(f"continue with: {again}")
+        console.print(f"continue with: {again}", soft_wrap=True)
     if any(s.final for s in statuses):
-        console.print(f"after mending what failed for good: {again} retry_failed=true")
+        console.print(f"after mending what failed for good: {again} retry_failed=true", soft_wrap=True)
     if interrupt.count:
         return 128 + interrupt.signal
     return 0 if all(s.state == "done" for s in statuses) else 1

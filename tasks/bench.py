@@ -8,13 +8,20 @@ from typing import Any, Callable
 
 import torch
 
+from tasks.base import VectorEnv
 from tasks.env import TaskEnv
 from tasks.errors import TaskError
 from tasks.registry import make
 
 
 def bench_sim(
-    task: str, num_envs: int, seconds: float = 10.0, window: float = 0.25, warmup_steps: int = 60, **options: Any
+    task: str,
+    num_envs: int,
+    seconds: float = 10.0,
+    window: float = 0.25,
+    warmup_steps: int = 60,
+    torch_threads: int = 1,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure environment steps per second of `tasks.make(task, num_envs)` and of its physics alone.
 
@@ -29,6 +36,7 @@ def bench_sim(
         seconds: of measurement, half of it for each side.
         window: seconds of one side before the other takes over; at least two steps are taken.
         warmup_steps: taken first, so that robots have met the floor.
+        torch_threads: for the measurement, restored afterwards. On a CPU more than one fights the simulator's pool.
 
     Returns:
         task, num_envs, device, torch_threads, env_steps_per_s, physics_steps_per_s (medians over windows, in
@@ -36,10 +44,18 @@ def bench_sim(
     """
     if seconds <= 0 or window <= 0:
         raise TaskError(f"seconds and window must be above 0, not {seconds} and {window}")
-    env = make(task, num_envs, **options)
+    before = torch.get_num_threads()
+    torch.set_num_threads(torch_threads)
+    try:
+        return _bench(make(task, num_envs, **options), seconds, window, warmup_steps)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bench(env: VectorEnv, seconds: float, window: float, warmup_steps: int) -> dict[str, Any]:
     if not isinstance(env, TaskEnv):
-        raise TaskError(f"{task} on this simulator has no bare physics to compare with")
-    simulator, device = env.simulator, env.device
+        raise TaskError(f"{env.name} on this simulator has no bare physics to compare with")
+    simulator, device, num_envs = env.simulator, env.device, env.num_envs
     generator = torch.Generator().manual_seed(0)
     actions = [(torch.rand(num_envs, env.action_dim, generator=generator) * 2 - 1).to(device) for _ in range(16)]
     turn = iter(range(1 << 62))
@@ -59,7 +75,7 @@ def bench_sim(
     env.close()
     env_rate, physics_rate = statistics.median(env_rates), statistics.median(physics_rates)
     return {
-        "task": task,
+        "task": env.name,
         "num_envs": num_envs,
         "device": str(device),
         "torch_threads": torch.get_num_threads(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from tasks.task import Sampler, Start, State, Task
 
 _DEFAULT = '<geom contype="0" conaffinity="0"/>'
 _WORLD = """
-    <geom type="capsule" fromto="0 -4 2 0 4 2" size=".02" material="dark"/>
+    <geom type="capsule" fromto="0 -4 2 0 4 2" size=".025" material="dark"/>
     <body name="cart" pos="0 0 2">
       <joint name="slider" type="slide" axis="0 1 0" range="-4 4"/>
       <geom type="box" size=".1 .125 .1" mass="1" material="blue"/>
@@ -34,7 +36,7 @@ class Cartpole(Task):
     obs_dim, action_dim, max_episode_steps = 4, 1, 500
     clip_obs = 5.0
     ceiling = 500.0
-    camera = {"distance": 6.5, "azimuth": 180.0, "elevation": -8.0, "height": 1.9}  # noqa: RUF012
+    camera = {"distance": 5.0, "azimuth": 180.0, "elevation": -10.0, "height": 2.0}  # noqa: RUF012
 
     def mjcf(self) -> str:
         return compose("cartpole", _WORLD, _FORCE, _DEFAULT, timestep=1 / 120)
@@ -51,5 +53,5 @@ class Cartpole(Task):
     ) -> tuple[Tensor, Tensor]:
         (cart, pole), (cart_velocity, pole_velocity) = state.qpos.unbind(1), state.qvel.unbind(1)
         reward = 1 - pole * pole - 0.01 * cart_velocity.abs() - 0.005 * pole_velocity.abs()
-        lost = (cart.abs() > 3) | (pole.abs() > torch.pi / 2)
+        lost = (cart.abs() > 3) | (pole.abs() > math.pi / 2)
         return torch.where(lost, -2.0, reward), lost

@@ -32,9 +32,10 @@ class TaskEnv(VectorEnv):
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._memory = {key: value.clone() for key, value in self.task.reset(self._sampler).memory.items()}
-        self._sampler.generator.manual_seed(seed)  # the shapes of the memory were drawn at no cost to the stream
+        self._memory: dict[str, Tensor] = {}
         self._obs = self.reset()
+        if self._obs.shape != (self.num_envs, self.obs_dim):
+            raise TaskError(f"{name}.observe gave {tuple(self._obs.shape)}, but obs_dim = {self.obs_dim} was declared")
 
     @torch.no_grad()
     def reset(self) -> Tensor:
@@ -44,6 +45,8 @@ class TaskEnv(VectorEnv):
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
+        if action.shape != (self.num_envs, self.action_dim):
+            raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
         action = action.clamp(-1.0, 1.0)
         memory = dict(self._memory)
         state, diverged = self.simulator.step(self.task.control(action, memory))
@@ -75,8 +78,11 @@ class TaskEnv(VectorEnv):
         self.simulator.reset(mask, start.qpos, start.qvel)
         self._progress.masked_fill_(mask, 0)
         for key, new in start.memory.items():
-            chosen = torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, memory[key])
-            self._memory[key].copy_(chosen)
+            if key in self._memory:
+                choice = torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, memory[key])
+                self._memory[key].copy_(choice)
+            else:  # the very first start says what there is to remember
+                self._memory[key] = new.clone()
         return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory)
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Humanoid(Locomotion):
     reference_return = 6525.0  # PPO, skrl, on Isaac Gym
     start_height, fall_height, fall_reward = 1.34, 0.8, -1.0
     alive_reward, action_cost = 2.0, 0.01
-    camera = {"distance": 4.2, "azimuth": 125.0, "elevation": -12.0, "height": 0.95}  # noqa: RUF012
+    camera = {"distance": 3.4, "azimuth": 125.0, "elevation": -12.0, "height": 0.85}  # noqa: RUF012
 
     def mjcf(self) -> str:
         return humanoid.mjcf()

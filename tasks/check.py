@@ -35,6 +35,8 @@ def check(name: str, num_envs: int = 64, seed: int = 0, **options: Any) -> dict[
             terminated |= step.terminated & alive
             diverged += int((~step.valid & alive).sum())
             alive &= ~(step.terminated | step.truncated)
+            if not alive.any():
+                break
         env.close()
         found[policy] = {
             "episode_return": float(totals[0].mean()),

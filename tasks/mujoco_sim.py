@@ -41,7 +41,8 @@ class MujocoSimulator(Simulator):
         try:
             self.model = mujoco.MjModel.from_xml_string(task.mjcf())
         except ValueError as error:
-            raise TaskError(f"the model of {type(task).__name__} does not compile: {error}") from error
+            what = " ".join(str(error).split())
+            raise TaskError(f"the model of {type(task).__name__} does not compile: {what}") from error
         self.num_envs, self.device = num_envs, torch.device("cpu")
         self.substeps = task.substeps
         self.dt = self.model.opt.timestep * task.substeps

@@ -255,7 +255,7 @@ def _saved_config(given: dict[str, str]) -> DictConfig | None:
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
-    if not any(path.iterdir()) or {p.name for p in path.iterdir()} <= {"stdout.log", "stderr.log", "cell.json", "lock"}:
+    if all(p.suffix == ".log" for p in path.iterdir()):  # a launcher may have begun to log there
         return None
     if not resume:
         raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")

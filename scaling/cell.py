@@ -38,22 +38,26 @@ class CellJob:
         cell_hash: which cell of the plan.
         retries: how often a crashed trainer is started again from its last checkpoint.
         grace_s: seconds a trainer has to checkpoint and exit once asked to stop; then it is killed.
-        batch: inside a batch job; see `_hold`.
+        batch: inside a SLURM job; see `_hold`.
+        limit_s: requeue the batch job after this many seconds. SLURM's own warning cannot be relied on: version 22.05
+            sends it to a job's first start alone, not to a requeued one.
     """
 
-    def __init__(self, out: str, cell_hash: str, retries: int = 2, grace_s: float = 60.0, batch: bool = False):
+    def __init__(self, out: str, cell_hash: str, retries: int = 2, grace_s: float = 60.0, batch: bool = False,
+                 limit_s: float = float("inf")):
         self.out, self.cell_hash = Path(out).resolve(), cell_hash
-        self.retries, self.grace_s, self.batch = retries, grace_s, batch
+        self.retries, self.grace_s, self.batch, self.limit_s = retries, grace_s, batch, limit_s
         self._reset()
 
     def _reset(self) -> None:
         self._child: subprocess.Popen | None = None
         self._stops = 0
         self._kill_at = float("inf")
+        self._requeue_at = float("inf")
         self._overruled = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_child", "_stops", "_kill_at", "_overruled")}
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -64,6 +68,7 @@ class CellJob:
         for number in PREEMPTION_SIGNALS[: 3 if self.batch else 4]:  # submitit keeps its own handler for SIGUSR2
             signal.signal(number, self.stop)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited "ignore" would reap the trainer unseen
+        self._requeue_at = time.monotonic() + self.limit_s
         plan = load_plan(self.out)
         lock = CellLock(lock_path(self.out, self.cell_hash))
         # A batch job may follow a dead node's: it waits until that lock is stale. A local worker takes another cell.
@@ -164,6 +169,9 @@ class CellJob:
                 if not beat():  # another node has taken the cell over
                     self._overruled = True
                     self._kill_at = 0.0
+            if now > self._requeue_at:
+                self._requeue_at = float("inf")
+                os.kill(os.getpid(), signal.SIGUSR2)  # submitit's handler: `checkpoint`, requeue, exit
             if now > self._kill_at:
                 self._signal_child(signal.SIGKILL, group=True)
             time.sleep(0.1)
@@ -181,12 +189,24 @@ class CellJob:
             self._await_child(lock.beat)
 
     def _hold(self) -> str:
-        """After a stop. A batch system that said SIGTERM will soon kill the job, and requeue it if it was preempted;
-        a job that ended by itself before would count as completed. So wait for that, within a bound."""
+        """After a stop. In a batch job SIGTERM means preemption, which asks for a requeue, or that the job is
+        cancelled or out of time; then the kill that follows within SLURM's KillWait is its proper end."""
         limit = time.monotonic() + STALE_S
         while self.batch and time.monotonic() < limit:
-            time.sleep(0.5)
+            if _preempted():
+                os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(1.0)
         return STOPPED
+
+
+def _preempted() -> bool:
+    """Whether SLURM has chosen this job for preemption."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "job", os.environ.get("SLURM_JOB_ID", "")], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, timeout=20).stdout.decode(errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "JobState=RUNNING" in shown and "PreemptTime=" in shown and "PreemptTime=None" not in shown
 
 
 def _tie_to(parent: int) -> None:

@@ -52,6 +52,9 @@ def load_launcher(name: str, overrides: Mapping[str, Any], folder: Path = CFG) -
     if kind == "slurm" and options["grace_s"] >= options["signal_delay_s"]:
         raise InputError(f"launcher.grace_s={options['grace_s']} must be less than launcher.signal_delay_s="
                          f"{options['signal_delay_s']}, or a cell is killed before its checkpoint is written")
+    if kind == "slurm" and options["time_min"] * 60 <= options["signal_delay_s"]:
+        raise InputError(f"launcher.time_min={options['time_min']} must be longer than launcher.signal_delay_s="
+                         f"{options['signal_delay_s']} seconds: nothing would be trained")
     return options
 
 

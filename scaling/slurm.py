@@ -48,7 +48,8 @@ def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> list
             try:
                 executor = submitit.SlurmExecutor(folder=str(folder.resolve()), max_num_timeout=options["timeouts"])
                 executor.update_parameters(**_parameters(options, parallel=max(1, options["parallel"] // len(chunks))))
-                jobs = [CellJob(str(out), cell.hash, options["retries"], options["grace_s"], batch=True)
+                limit_s = options["time_min"] * 60 - options["signal_delay_s"]
+                jobs = [CellJob(str(out), cell.hash, options["retries"], options["grace_s"], True, limit_s)
                         for cell in chunk]
                 submitted = [job.job_id for job in executor.submit_array(jobs)]
             except (subprocess.CalledProcessError, RuntimeError, OSError) as error:

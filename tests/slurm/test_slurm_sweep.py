@@ -1,0 +1,158 @@
+"""On a real cluster: preempted, cancelled, killed and timed-out cells all end done, once, and lose little."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scaling.cell import is_done, last_metrics, lock_path, read_record
+from scaling.locks import holder
+from scaling.sweep import load_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = f"{sys.executable} {ROOT / 'tests' / 'scaling' / 'fake_trainer.py'}"
+INTERVAL, LOGGED = 1000, 100  # env steps between checkpoints, between lines of metrics.jsonl
+FAKE_CELLS = [f"trainer={FAKE}", "seed=0,1,2,3", "max_env_steps=6000", "fake.tick_s=0.3",
+              f"checkpoint_interval={INTERVAL}"]  # 18 seconds each
+LOW = ["launcher=slurm", "launcher.partition=low", "launcher.cpus=1", "launcher.grace_s=10",
+       "launcher.signal_delay_s=30", "launcher.time_min=30"]
+
+
+class SlurmSweep:
+    """scripts/sweep.py with launcher=slurm on one folder, and what its cells have written."""
+
+    def __init__(self, cluster, out: Path):
+        self.cluster, self.out = cluster, out
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "scripts/sweep.py", f"out={self.out}", *LOW, *arguments], cwd=ROOT,
+                                env=self.cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)
+
+    def finish(self, process: subprocess.Popen, code: int) -> str:
+        shown, _ = process.communicate(timeout=400)
+        assert process.returncode == code, shown
+        return " ".join(shown.split())
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        return self.finish(self.start(*arguments), code)
+
+    @property
+    def cells(self) -> list:
+        return load_plan(self.out).cells if (self.out / "plan.json").exists() else []
+
+    def jobs(self) -> dict[str, str]:
+        return json.loads((self.out / "slurm" / "jobs.json").read_text())
+
+    def steps(self, cell) -> int:
+        return int(last_metrics(self.out / cell.run_dir).get("env_steps") or 0)
+
+    def outcomes(self, cell) -> list[str]:
+        return [a.get("outcome", "open") for a in read_record(self.out, cell.hash).get("attempts", [])]
+
+    def running(self, past: int = 0) -> list:
+        """Cells at work that have logged more than `past` steps."""
+        return [c for c in self.cells if holder(lock_path(self.out, c.hash)) and self.steps(c) > past
+                and self.outcomes(c)[-1:] == ["open"]]
+
+    def lost(self, cell) -> int:
+        """The largest step back in the cell's metrics: what had to be done again after an interruption."""
+        steps = []
+        for line in (self.out / cell.run_dir / "metrics.jsonl").read_text().splitlines():
+            steps.append(json.loads(line).get("env_steps", 0))
+        return max([a - b for a, b in zip(steps, steps[1:])] + [0])
+
+    def trainer(self, cell) -> int:
+        """The process of the cell's trainer: the one whose arguments name its run directory."""
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            except OSError:
+                continue
+            if any(word.startswith(b"run_dir=") and str(self.out / cell.run_dir).encode() in word for word in words):
+                return int(entry.name)
+        raise AssertionError(f"no trainer of {cell.name}")
+
+    def assert_each_done_once(self, lost: int) -> None:
+        for cell in self.cells:
+            assert is_done(self.out / cell.run_dir), cell
+            assert self.outcomes(cell).count("done") == 1 and "open" not in self.outcomes(cell)
+            assert self.lost(cell) <= lost, (cell, self.lost(cell))
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path):
+    sweep = SlurmSweep(cluster, tmp_path / "sweep")
+    yield sweep
+    cluster.call("scancel", "--user", os.environ.get("USER", "root"), check=False)
+    cluster.until(lambda: not cluster.call("squeue", "--noheader").strip(), "an empty queue", 60)
+
+
+def disturb(sweep: SlurmSweep, cells: list[str], past: int, lost: int) -> None:
+    """Preempt one cell, kill one's trainer, cancel one's job; restart; check that all end done, once."""
+    cluster = sweep.cluster
+    process = sweep.start(*cells)
+    cluster.until(lambda: len(sweep.running(past)) == 2, "two cells at work", 120)
+    cluster.call("sbatch", "--partition=high", "--ntasks=1", "--output=/dev/null", "--wrap=sleep 1")
+    cluster.until(lambda: any("stopped" in sweep.outcomes(c) for c in sweep.cells), "a preempted cell", 60)
+    preempted = next(c for c in sweep.cells if "stopped" in sweep.outcomes(c))
+    cluster.until(lambda: any(c != preempted for c in sweep.running(past)), "another cell at work", 60)
+    killed = next(c for c in sweep.running(past) if c != preempted)
+    os.kill(sweep.trainer(killed), signal.SIGKILL)
+    cluster.until(lambda: "failed" in sweep.outcomes(killed), "the kill to be noticed", 30)
+    cluster.until(lambda: any(c not in (preempted, killed) for c in sweep.running(past)), "a third cell at work", 120)
+    cancelled = next(c for c in sweep.running(past) if c not in (preempted, killed))
+    cluster.call("scancel", sweep.jobs()[cancelled.hash])
+    shown = sweep.finish(process, 1)
+    assert f"{len(sweep.cells) - 1} done, 1 missing" in shown and "continue with" in shown
+    assert not is_done(sweep.out / cancelled.run_dir)
+    assert "1 jobs submitted" in sweep.run()
+    sweep.assert_each_done_once(lost)
+    assert sweep.outcomes(preempted)[0] == "stopped" and sweep.outcomes(killed)[0] == "failed"
+    assert "none needs a run" in sweep.run()
+
+
+def test_preempted_killed_and_cancelled_cells_end_done_once_with_little_lost(sweep):
+    disturb(sweep, FAKE_CELLS, past=INTERVAL, lost=INTERVAL)
+
+
+def test_cell_that_needs_longer_than_its_time_limit_is_checkpointed_and_requeued(sweep):
+    shown = sweep.run(f"trainer={FAKE}", "seed=0", "max_env_steps=100000", "fake.tick_s=0.06", "launcher.time_min=1",
+                      "checkpoint_interval=100000")  # over a minute, and no checkpoint but the one on the signal
+    assert "1 done" in shown
+    sweep.assert_each_done_once(0)
+    outcomes = sweep.outcomes(sweep.cells[0])
+    assert outcomes[:-1] == ["stopped"] * (len(outcomes) - 1) and len(outcomes) >= 3
+
+
+def test_cell_that_is_preempted_again_and_again_ends_done(sweep):
+    """SLURM 22.05 warns a job with SIGUSR2 once; later preemptions come as SIGTERM."""
+    process = sweep.start(*FAKE_CELLS, "seed=0")
+    for times in (1, 2, 3):
+        sweep.cluster.until(lambda: len(sweep.running()) == 1, "the cell at work")
+        sweep.cluster.call("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+        sweep.cluster.until(lambda n=times: sweep.outcomes(sweep.cells[0]).count("stopped") == n, "a preemption")
+    sweep.finish(process, 0)
+    sweep.assert_each_done_once(0)
+
+
+def test_killed_sweep_leaves_its_jobs_running_and_a_restart_submits_nothing_twice(sweep):
+    process = sweep.start(*FAKE_CELLS)
+    sweep.cluster.until(lambda: len(sweep.running()) == 2, "two cells at work")
+    process.kill()
+    process.communicate()
+    shown = sweep.run()
+    assert "0 jobs submitted, 4 were in the queue" in shown
+    sweep.assert_each_done_once(0)
+    assert all(sweep.outcomes(cell) == ["done"] for cell in sweep.cells)
+
+
+def test_refused_options_are_one_line_with_exit_code_2(sweep):
+    shown = sweep.run("launcher.partition=gold", *FAKE_CELLS, code=2)
+    assert "SLURM refused the jobs" in shown and "invalid partition" in shown and "launcher.*" in shown

@@ -10,7 +10,6 @@ Either way the total is D times that, so one frontier serves both currencies.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ class CostModel:
     currency: str = "flops"
     model_size: float = 1.5e5
     delta: float = 0.0
-    flops_per_sample: Optional[float] = None
+    flops_per_sample: float | None = None
     seconds_per_transition: float = float("nan")
     seconds_per_update: float = float("nan")
     seconds_per_update_sample: float = float("nan")
@@ -44,7 +43,7 @@ class CostModel:
     def measured(self) -> bool:
         return bool(np.isfinite(self.seconds_per_transition))
 
-    def flops_per_update(self, batch_size: np.ndarray, model_size: Optional[np.ndarray] = None) -> np.ndarray:
+    def flops_per_update(self, batch_size: np.ndarray, model_size: np.ndarray | None = None) -> np.ndarray:
         """FLOPs of one critic update (counted ones scale with N / model_size)."""
         size = self.model_size if model_size is None else model_size
         per_sample = PUBLISHED_FLOPS * size
@@ -55,14 +54,14 @@ class CostModel:
     def seconds_per_update_at(self, batch_size: np.ndarray) -> np.ndarray:
         return self.seconds_per_update + self.seconds_per_update_sample * np.asarray(batch_size, dtype=float)
 
-    def updates(self, utd: np.ndarray, batch_size: np.ndarray, model_size: Optional[np.ndarray] = None) -> np.ndarray:
+    def updates(self, utd: np.ndarray, batch_size: np.ndarray, model_size: np.ndarray | None = None) -> np.ndarray:
         """Cost of the updates per transition: C / D."""
         if self.currency == "seconds":
             return np.asarray(utd) * self.seconds_per_update_at(batch_size)
         return np.asarray(utd) * self.flops_per_update(batch_size, model_size)
 
     def per_transition(self, utd: np.ndarray, batch_size: np.ndarray,
-                       model_size: Optional[np.ndarray] = None) -> np.ndarray:  # fmt: skip
+                       model_size: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
         """Cost of a transition and its sigma updates: F / D."""
         updates = self.updates(utd, batch_size, model_size)
         if self.currency == "flops":
@@ -81,7 +80,7 @@ class CostModel:
                      / self.seconds_per_update_at(batch_size))  # fmt: skip
 
 
-def measure(windows: pd.DataFrame) -> Tuple[float, float, float, pd.DataFrame]:
+def measure(windows: pd.DataFrame) -> tuple[float, float, float, pd.DataFrame]:
     """Seconds per transition t, per update u0, and per update and sample u1, from windows of runs in progress.
 
     windows: one row per stretch between two logs: transitions, updates, seconds, batch_size, overlapped (bool). Least

@@ -1,0 +1,231 @@
+"""The best batch size B*(sigma) and learning rate eta*(sigma) from a smooth response surface, and where it is blind.
+
+ln D = m(task, sigma, N) + z'H z / 2 + z'(l_task + h ln sigma + v ln N), with z = (ln B, ln eta): a quadratic bowl whose
+curvature H is shared and whose bottom moves along one line per task with one slope for all tasks,
+B*(sigma) = (beta_B / sigma)^alpha_B. Linear in its parameters: one least-squares problem serves every bootstrap sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_ndtr
+
+HYPERPARAMETERS = ("batch_size", "learning_rate")
+_BASIS = np.array([[[2.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 0.0]]])
+
+
+def impute_censored(observed: np.ndarray, limits: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Replace +inf by E[y | y > limit] of a normal with the given mean and sd: the E step of a tobit regression."""
+    censored = np.isinf(observed)
+    if not censored.any():
+        return observed
+    sd = np.broadcast_to(np.maximum(sd, 1e-9), observed.shape)[censored]
+    mean = mean[censored]
+    gap = (np.broadcast_to(limits, observed.shape)[censored] - mean) / sd
+    hazard = np.exp(-0.5 * gap**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-gap))
+    out = observed.copy()
+    out[censored] = mean + sd * hazard
+    return out
+
+
+class ResponseSurface:
+    """Tobit regression of ln D on a quadratic in (ln B, ln eta).
+
+    `fit(table)`: one row per cell with task, utd, batch_size, learning_rate, env_steps, censored (env_steps is then the
+    horizon), optional model_size and seeds. `fit_samples(cells, log_steps)` takes bootstrap samples at once: cells
+    (n rows, with `horizon`), log_steps (R, n) with +inf where censored, row 0 the point estimate.
+
+    Fitted, R = 1 after `fit`: swept_ (which of B, eta vary), exponent_ {name: (R,)} with x* ~ sigma^-exponent,
+    log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d), groups_ (task, utd, model_size),
+    log_data_ (R, groups): ln D at the best hyperparameters within the grid, residual_sd_, edge_ (table), determined_.
+    """
+
+    def __init__(self, interaction: bool = True, correct_bias: bool = True, iterations: int = 25) -> None:
+        self.interaction = interaction
+        self.correct_bias = correct_bias
+        self.iterations = iterations
+
+    def fit(self, table: pd.DataFrame) -> ResponseSurface:
+        cells = table.rename(columns={"env_steps": "horizon"})
+        log_steps = np.where(table["censored"], np.inf, np.log(table["env_steps"].to_numpy(dtype=float)))
+        return self.fit_samples(cells, log_steps[None])
+
+    def fit_samples(self, cells: pd.DataFrame, log_steps: np.ndarray) -> ResponseSurface:
+        cells = cells.reset_index(drop=True)
+        if "model_size" not in cells:
+            cells = cells.assign(model_size=np.nan)
+        self._cells = cells
+        self.tasks_ = sorted(cells["task"].unique())
+        self.groups_, group = self._groups(cells, log_steps[0])
+        used = group >= 0
+        cells, log_steps, group = cells[used].reset_index(drop=True), log_steps[:, used], group[used]
+        self.swept_ = [name for name in HYPERPARAMETERS if self._levels(cells, group, name) >= 3]
+        design = self._design(cells, group)
+        limits = np.log(cells["horizon"].to_numpy(dtype=float))
+        weights = np.sqrt(cells["seeds"].to_numpy(dtype=float)) if "seeds" in cells else np.ones(len(cells))
+        weights = weights / np.sqrt(np.mean(weights**2))
+        coefficients, sd, covariance = self._tobit(design, log_steps, limits, weights)
+        self.coefficients_, self.residual_sd_, self.cell_residuals_ = coefficients, sd, None
+        with np.errstate(invalid="ignore"):
+            residuals = log_steps[0] - coefficients[0] @ design.T
+        self.residuals_ = cells.assign(residual=np.where(np.isinf(residuals), np.nan, residuals))
+        self._solve(cells, group, covariance)
+        return self
+
+    @staticmethod
+    def _groups(cells: pd.DataFrame, point: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Groups with at least one crossing: where every run is censored nothing says where the bottom is."""
+        keys = cells[["task", "utd", "model_size"]]
+        alive = keys[np.isfinite(point)].drop_duplicates().sort_values(["task", "utd", "model_size"])
+        alive = alive.reset_index(drop=True)
+        index = keys.merge(alive.assign(group=alive.index), how="left", on=list(keys.columns))["group"]
+        return alive, index.fillna(-1).astype(int).to_numpy()
+
+    @staticmethod
+    def _levels(cells: pd.DataFrame, group: np.ndarray, name: str) -> int:
+        if name not in cells or cells[name].isna().any():
+            return 0
+        return int(cells.groupby(group)[name].nunique().max()) if len(cells) else 0
+
+    def _design(self, cells: pd.DataFrame, group: np.ndarray) -> np.ndarray:
+        """(n, p) columns: group intercepts, squares, product, task slopes, slopes in ln sigma and ln N."""
+        z = np.log(cells[self.swept_].to_numpy(dtype=float)).reshape(len(cells), -1)
+        self._centre = z.mean(axis=0)
+        z = z - self._centre
+        sigma, size = np.log(cells["utd"].to_numpy(dtype=float)), np.log(cells["model_size"].to_numpy(dtype=float))
+        self._sigma0 = float(sigma.mean())
+        self._size0 = float(np.nan_to_num(np.nanmean(size))) if np.isfinite(size).any() else 0.0
+        self.sized_ = bool(np.nanstd(size) > 1e-9) if np.isfinite(size).any() else False
+        columns: list[np.ndarray] = [np.eye(len(self.groups_))[group]]
+        self._slices: dict[str, slice] = {}
+        start = len(self.groups_)
+
+        def add(name: str, block: np.ndarray) -> None:
+            nonlocal start
+            columns.append(block)
+            self._slices[name] = slice(start, start + block.shape[1])
+            start += block.shape[1]
+
+        tasks = (cells["task"].to_numpy()[:, None] == np.array(self.tasks_, dtype=object)[None]).astype(float)
+        d = len(self.swept_)
+        if d:
+            add("square", z**2)
+            if d == 2 and self.interaction:
+                add("product", z[:, :1] * z[:, 1:])
+            for k in range(d):
+                add(f"task{k}", tasks * z[:, k : k + 1])
+            add("sigma", z * (sigma - self._sigma0)[:, None])
+            if self.sized_:
+                add("size", z * (size - self._size0)[:, None])
+        return np.concatenate(columns, axis=1)
+
+    def _tobit(self, design: np.ndarray, log_steps: np.ndarray, limits: np.ndarray, weights: np.ndarray):
+        """EM over all samples at once. Returns (R, p) coefficients, (R,) residual sd, (p, p) covariance at sample 0."""
+        scaled = design * weights[:, None]
+        inverse = np.linalg.pinv(scaled, rcond=1e-9)
+        freedom = max(1, len(design) - np.linalg.matrix_rank(scaled))
+        censored = np.isinf(log_steps)
+        values = np.where(censored, limits + 0.3, log_steps)  # a start for EM: a third more than the horizon
+        coefficients = (values * weights) @ inverse.T
+        variance = np.zeros(len(log_steps))
+        for _ in range(self.iterations if censored.any() else 1):
+            mean = coefficients @ design.T
+            spread = np.where(censored, variance[:, None] * 0.5, 0.0)  # what imputing by a mean hides, roughly
+            variance = ((((values - mean) * weights) ** 2).sum(axis=1) + spread.sum(axis=1)) / freedom
+            if not censored.any():
+                break
+            values = impute_censored(log_steps, limits, mean, np.sqrt(variance)[:, None] / weights)
+            coefficients = (values * weights) @ inverse.T
+        return coefficients, np.sqrt(variance), variance[0] * inverse @ inverse.T
+
+    def _solve(self, cells: pd.DataFrame, group: np.ndarray, covariance: np.ndarray) -> None:
+        """From coefficients to the bottom of the bowl, the exponents and ln D at the bottom."""
+        beta, _count, d = self.coefficients_, len(self.coefficients_), len(self.swept_)
+        self.exponent_, self.size_exponent_, self.log_best_ = {}, {}, {}
+        self.log_data_ = beta[:, : len(self.groups_)].copy()
+        self.determined_ = {}
+        self.edge_ = pd.DataFrame()
+        if not d:
+            return
+        parts = [self._slices["square"].start + k for k in range(d)]
+        parts += [self._slices["product"].start] if "product" in self._slices else []
+        basis = (_BASIS if len(parts) == 3 else _BASIS[:2])[: len(parts), :d, :d]
+        hessian = np.einsum("rk,kij->rij", beta[:, parts], basis)
+        cov = covariance[np.ix_(parts, parts)]
+        eigen, vectors = np.linalg.eigh(hessian)
+        along = np.einsum("rie,kij,rje->rek", vectors, basis, vectors)
+        floor = np.sqrt(np.maximum(np.einsum("rek,kl,rel->re", along, cov, along), 1e-18))
+        self.curvature_t_ = eigen[0] / floor[0]
+        bounded = np.einsum("rie,re,rje->rij", vectors, np.maximum(eigen, floor), vectors)
+        if self.correct_bias:  # E[1/q^] is larger than 1/q: to first order 1/(q + var/q) is unbiased
+            bounded = bounded + np.einsum("kl,kab,rbc,lcd->rad", cov, basis, np.linalg.inv(bounded), basis)
+        self.hessian_ = hessian
+        inverse = np.linalg.inv(bounded)
+        slope = np.einsum("rij,rj->ri", inverse, beta[:, self._slices["sigma"]])
+        size_slope = np.zeros_like(slope)
+        if self.sized_:
+            size_slope = np.einsum("rij,rj->ri", inverse, beta[:, self._slices["size"]])
+        linear = np.stack([beta[:, self._slices[f"task{k}"]] for k in range(d)], axis=-1)  # (R, tasks, d)
+        bottom = -np.einsum("rij,rtj->rti", inverse, linear)  # at mean ln sigma, mean ln N, centred z
+        for k, name in enumerate(self.swept_):
+            self.exponent_[name] = slope[:, k]
+            self.size_exponent_[name] = -size_slope[:, k]
+            best = bottom[:, :, k] + self._centre[k] + slope[:, k : k + 1] * self._sigma0
+            swept = [cells.loc[cells["task"] == t].groupby(group[cells["task"] == t])[name].nunique().max() > 1
+                     for t in self.tasks_]  # fmt: skip
+            self.log_best_[name] = np.where(np.array(swept)[None], best, np.nan)
+            self.determined_[name] = bool(np.min(self.curvature_t_) >= 2)
+        # ln D at the bottom, the bottom held within half a grid step of the grid
+        task_of = np.array([self.tasks_.index(t) for t in self.groups_["task"]])
+        sigma = np.log(self.groups_["utd"].to_numpy(dtype=float)) - self._sigma0
+        size = np.nan_to_num(np.log(self.groups_["model_size"].to_numpy(dtype=float)) - self._size0)
+        free = bottom[:, task_of] - slope[:, None] * sigma[None, :, None] - size_slope[:, None] * size[None, :, None]
+        low, high, step = self._ranges(cells, group)
+        held = np.clip(free, (low - 0.5 * step)[None], (high + 0.5 * step)[None])
+        gradient = linear[:, task_of] + beta[:, None, self._slices["sigma"]] * sigma[None, :, None]
+        if self.sized_:
+            gradient = gradient + beta[:, None, self._slices["size"]] * size[None, :, None]
+        self.log_data_ += np.einsum("rgi,rgi->rg", held, gradient)
+        self.log_data_ += 0.5 * np.einsum("rgi,rij,rgj->rg", held, hessian, held)
+        self._edges(free[0], low, high, step)
+
+    def _ranges(self, cells: pd.DataFrame, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(groups, d) lowest and highest centred ln value run in the group's task, and the grid step."""
+        z = np.log(cells[self.swept_].to_numpy(dtype=float)) - self._centre
+        low, high, step = (np.zeros((len(self.groups_), len(self.swept_))) for _ in range(3))
+        for g, task in enumerate(self.groups_["task"]):
+            mine = z[(cells["task"] == task).to_numpy()]
+            low[g], high[g] = mine.min(axis=0), mine.max(axis=0)
+            for k in range(mine.shape[1]):
+                gaps = np.diff(np.unique(np.round(z[group == g, k], 9)))
+                step[g, k] = gaps.mean() if len(gaps) else 0.0
+        return low, high, step
+
+    def _edges(self, free: np.ndarray, low: np.ndarray, high: np.ndarray, step: np.ndarray) -> None:
+        rows = []
+        for k, name in enumerate(self.swept_):
+            rows.append(self.groups_.assign(
+                hyperparameter=name, best=np.exp(free[:, k] + self._centre[k]),
+                lowest=np.exp(low[:, k] + self._centre[k]), highest=np.exp(high[:, k] + self._centre[k]),
+                at_edge=(step[:, k] > 0) & ((free[:, k] <= low[:, k]) | (free[:, k] >= high[:, k])),
+            ))  # fmt: skip
+        self.edge_ = pd.concat(rows, ignore_index=True)
+
+    def best_samples(self, name: str, task: str, utd: np.ndarray, model_size: float | None = None) -> np.ndarray:
+        """(R, len(utd)) best value of a hyperparameter."""
+        log_utd = np.log(np.atleast_1d(np.asarray(utd, dtype=float)))
+        out = self.log_best_[name][:, [self.tasks_.index(task)]] - self.exponent_[name][:, None] * log_utd[None]
+        if self.sized_ and model_size is not None:
+            out = out + self.size_exponent_[name][:, None] * (np.log(model_size) - self._size0)
+        return np.exp(out)
+
+    def predict(self, table: pd.DataFrame) -> pd.DataFrame:
+        """B* and eta* for rows of task, utd (and model_size): the point estimate."""
+        out = table.copy()
+        for name in self.swept_:
+            out[f"best_{name}"] = [
+                self.best_samples(name, row["task"], row["utd"], row.get("model_size"))[0, 0]
+                for _, row in table.iterrows()
+            ]
+        return out

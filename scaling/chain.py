@@ -64,7 +64,7 @@ class DataPoints:
                           self.from_surface, self.notes)  # fmt: skip
 
     def table(self) -> pd.DataFrame:
-        """Tidy: one row per point and threshold, with `env_steps` (the horizon where censored), interval, `censored`."""
+        """Tidy: one row per point and threshold; env_steps is the horizon where `censored`."""
         levels = len(self.thresholds)
         out = self.cells.loc[np.repeat(np.arange(len(self.cells)), levels)].reset_index(drop=True)
         out["threshold"] = np.tile(self.thresholds, len(self.cells))
@@ -112,7 +112,8 @@ def fit_data_law(points: DataPoints, rng: np.random.Generator) -> DataLaw | Mode
     """The law of the points; with model size where it varies. Excess scatter about the law widens the samples."""
     variance = points.variance
     law: DataLaw | ModelSizeLaw
-    law = ModelSizeLaw() if points.cells["model_size"].nunique() > 1 else DataLaw()
+    sized = points.cells.groupby("task")["model_size"].nunique().max() > 1
+    law = ModelSizeLaw() if sized else DataLaw()
     law.fit_samples(points.cells, points.values[:1], variance, points.thresholds)
     if len(points.values) == 1:
         return law

@@ -74,7 +74,9 @@ def usage(schema: type, program: str, what: str) -> str:
     return "\n".join(lines)
 
 
-def main(schema: type[T], program: str, what: str, action: Callable[[T], Any], argv: Sequence[str] | None = None) -> int:
+def main(
+    schema: type[T], program: str, what: str, action: Callable[[T], Any], argv: Sequence[str] | None = None
+) -> int:
     """Parse, act, print a user's mistake in one line. Returns the exit status: 0, or 2 for a mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if any(word in ("-h", "--help", "help") for word in argv):

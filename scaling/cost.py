@@ -89,7 +89,7 @@ def measure(windows: pd.DataFrame) -> tuple[float, float, float, pd.DataFrame]:
     """
     data = windows[(windows["seconds"] > 0) & (windows["transitions"] > 0)].reset_index(drop=True)
     if data.empty:
-        raise InputError("cost model: no stretch of a run has both env_steps and wall_time_s; log both to metrics.jsonl")
+        raise InputError("cost model: no stretch of a run has env_steps and wall_time_s; log both in metrics.jsonl")
     seconds = data["seconds"].to_numpy(dtype=float)
     columns = np.stack([data["transitions"], data["updates"], data["updates"] * data["batch_size"]], axis=1)
     columns = columns.astype(float)

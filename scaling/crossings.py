@@ -7,6 +7,8 @@ Dykstra 1988). That turns a bootstrap over seeds into matrix products: partial s
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 
@@ -111,7 +113,7 @@ def resampling_weights(seeds: int, samples: int, rng: np.random.Generator) -> np
     """(samples + 1, seeds) weights of a seed mean: row 0 the plain mean, the others bootstrap draws.
 
     Each draw takes seeds - 1 of the seeds with replacement (Rao and Wu 1988): the plain bootstrap's variance is too
-    small by (seeds - 1) / seeds, 25 % at four seeds. A single seed cannot be resampled; its rows are all the plain mean.
+    small by (seeds - 1) / seeds, 25 % at four seeds. A single seed cannot be resampled: all rows are the plain mean.
     """
     weights = np.full((samples + 1, seeds), 1.0 / seeds)
     if seeds > 1 and samples:
@@ -155,6 +157,16 @@ class Crossings:
         self.steps_ = np.stack(blocks, axis=1)
         self.table_ = self._tidy()
         return self
+
+    def subset(self, keep: np.ndarray, levels: np.ndarray | None = None) -> Crossings:
+        """The cells where `keep` (C,) holds, at all thresholds or at those numbered `levels`."""
+        out = copy.copy(self)
+        out.cells_ = self.cells_[keep].reset_index(drop=True)
+        out.steps_ = self.steps_[:, keep]
+        if levels is not None:
+            out.steps_, out.thresholds_ = out.steps_[:, :, levels], self.thresholds_[levels]
+        out.table_ = out._tidy()
+        return out
 
     def _tidy(self) -> pd.DataFrame:
         cells, levels = self.steps_.shape[1:]

@@ -73,7 +73,8 @@ def check(table: pd.DataFrame, source: str = "curves") -> Curves:
             as_number = pd.to_numeric(table[column], errors="coerce")
             bad = table.loc[as_number.isna() & table[column].notna(), column]
             if len(bad):
-                raise InputError(f"{source}: column {column!r} holds {bad.iloc[0]!r} in row {bad.index[0]}, not a number")
+                row, value = bad.index[0], bad.iloc[0]
+                raise InputError(f"{source}: column {column!r} holds {value!r} in row {row}, not a number")
             table[column] = as_number
     for column in REQUIRED:
         missing = table[column].isna()
@@ -87,7 +88,8 @@ def check(table: pd.DataFrame, source: str = "curves") -> Curves:
             raise InputError(f"{source}: column {column!r} holds infinite values; end the curve where the run diverged")
     if (table["env_steps"] < 0).any():
         row = table.index[table["env_steps"] < 0][0]
-        raise InputError(f"{source}: env_steps is negative in row {row} ({table.loc[row, 'env_steps']:g}); steps count up")
+        value = table.loc[row, "env_steps"]
+        raise InputError(f"{source}: env_steps is negative in row {row} ({value:g}); steps count up from 0")
     for column in ("utd", "batch_size", "learning_rate", "model_size"):
         if column in table and (table[column] <= 0).any():
             row = table.index[(table[column] <= 0)][0]
@@ -119,7 +121,7 @@ def check(table: pd.DataFrame, source: str = "curves") -> Curves:
     if (seeds == 1).all():
         notes.append("one seed per cell: nothing can be resampled, so no interval says anything about seeds")
     elif (seeds == 1).any():
-        notes.append(f"{int((seeds == 1).sum())} of {len(seeds)} cells have one seed: their share of the noise is unknown")
+        notes.append(f"{int((seeds == 1).sum())} of {len(seeds)} cells have one seed: their noise is unknown")
     return Curves(table.reset_index(drop=True), notes)
 
 
@@ -150,7 +152,7 @@ def normalise(curves: Curves, scales: str | None, lower_is_better: bool = False)
                 f"{len(tasks)} tasks ({', '.join(map(str, tasks[:3]))}, ...) but no scales: their returns cannot share"
                 " thresholds; give scales=<csv: task, max_return> or scales=auto"
             )
-        used = {task: NORMAL_RETURN for task in tasks}
+        used = dict.fromkeys(tasks, NORMAL_RETURN)
         divisor = np.ones(len(table))
     else:
         if scales == "auto":

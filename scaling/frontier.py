@@ -38,8 +38,8 @@ class Frontier:
 
     `fit(data, batch, cost, levels, utds)`: data(utd, level) -> (R, G) steps; batch(utd) -> (R, G) batch sizes; cost a
     CostModel; utds the measured ratios. Fitted: log_utd_, log_budget_, log_data_, log_compute_, at_bound_ (R, K),
-    exponent_ (R,) and log_scale_ (R,), of which the law leaves out the `left_out` largest budgets; held_out_ per left-out
-    threshold: (R,) predicted ln sigma*.
+    exponent_ (R,) and log_scale_ (R,), fitted without the `left_out` largest budgets; held_out_ {threshold number: (R,)
+    ln sigma* that the law predicts there}.
     """
 
     def __init__(self, left_out: int = 2, reach: float = 4.0) -> None:

@@ -96,7 +96,7 @@ class ResponseSurface:
         sigma, size = np.log(cells["utd"].to_numpy(dtype=float)), np.log(cells["model_size"].to_numpy(dtype=float))
         self._sigma0 = float(sigma.mean())
         self._size0 = float(np.nan_to_num(np.nanmean(size))) if np.isfinite(size).any() else 0.0
-        self.sized_ = bool(np.nanstd(size) > 1e-9) if np.isfinite(size).any() else False
+        self.sized_ = bool(cells.groupby("task")["model_size"].nunique().max() > 1)
         columns: list[np.ndarray] = [np.eye(len(self.groups_))[group]]
         self._slices: dict[str, slice] = {}
         start = len(self.groups_)

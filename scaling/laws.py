@@ -36,6 +36,11 @@ def _shape(log_ratio: np.ndarray, log_alpha: np.ndarray, logit: np.ndarray) -> t
     return np.log(value), -share * power * alpha * log_ratio / value, share * (1 - share) * (power - 1) / value
 
 
+def _project(root: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(R, K, n) values times the (K, n, n) matrix of each threshold."""
+    return np.matmul(values.transpose(1, 0, 2), root.transpose(0, 2, 1)).transpose(1, 0, 2)
+
+
 class DataLaw:
     """D_J(sigma) for one or more thresholds and tasks.
 
@@ -164,8 +169,10 @@ class DataLaw:
         norm = (candidate**2).sum(axis=-1)  # (K, A, L)
         alpha, logit = [], []
         for part in np.array_split(np.arange(len(filled)), max(1, len(filled) // 64)):
-            target = np.einsum("knm,rmk->rkn", root, filled[part])
-            cross = np.einsum("rkn,kaln->rkal", target, candidate, optimize=True)
+            target = _project(root, filled[part].transpose(0, 2, 1))
+            flat = candidate.reshape(len(candidate), -1, candidate.shape[-1])
+            cross = np.matmul(target.transpose(1, 0, 2), flat.transpose(0, 2, 1)).transpose(1, 0, 2)
+            cross = cross.reshape(len(part), *candidate.shape[:3])
             profile = norm[None] - 2 * cross
             lowest = profile.min(axis=3)  # (r, K, A)
             total = lowest.mean(axis=1) + (target**2).sum(axis=-1).mean(axis=1)[:, None]
@@ -179,18 +186,18 @@ class DataLaw:
         """Levenberg-Marquardt on (ln alpha, logit w_1..K); each w touches only its threshold, so steps are closed."""
         alpha, logit = parameters
         levels = logit.shape[1]
-        target = np.einsum("knm,rmk->rkn", root, filled)
+        target = _project(root, filled.transpose(0, 2, 1))
         damping = np.full(len(alpha), 1e-3)
 
         def evaluate(alpha: np.ndarray, logit: np.ndarray):
             value, by_alpha, by_logit = _shape(self._log_ratio[None, None], alpha[:, None, None], logit[:, :, None])
-            residual = target - np.einsum("knm,rkm->rkn", root, value)
+            residual = target - _project(root, value)
             loss = (residual**2).sum(axis=(1, 2)) / levels + self.precision_ * alpha**2
             return residual, by_alpha, by_logit, loss
 
         residual, by_alpha, by_logit, loss = evaluate(alpha, logit)
         for _ in range(self.polish):
-            ja, jl = np.einsum("knm,rkm->rkn", root, by_alpha), np.einsum("knm,rkm->rkn", root, by_logit)
+            ja, jl = _project(root, by_alpha), _project(root, by_logit)
             aa = (ja**2).sum(axis=(1, 2)) + levels * self.precision_
             ga = (ja * residual).sum(axis=(1, 2)) - levels * self.precision_ * alpha
             ll, al, gl = (jl**2).sum(axis=2), (ja * jl).sum(axis=2), (jl * residual).sum(axis=2)

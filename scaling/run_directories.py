@@ -85,7 +85,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     measured = summary.get("utd")
     if measured and abs(measured / float(utd) - 1) > 0.01:
         notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
-    curve = metrics.loc[metrics[column].notna(), ["env_steps", column]].dropna().rename(columns={column: "episode_return"})
+    curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
     curve = curve.drop_duplicates("env_steps", keep="last")  # a resumed run logs its last lines twice
     batch = pick(config, "algo.batch_size", pick(config, "batch_size", np.nan))
     curve = curve.assign(

@@ -114,7 +114,7 @@ def sweep(truth: Truth, noise: Noise, rng: np.random.Generator, utds: Sequence[f
 def data_runs(truth: Truth, noise: Noise, rng: np.random.Generator, best: pd.DataFrame | None = None,
               utds: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0), seeds: int = 8, margin: float = 2.5,
               points: int = POINTS) -> pd.DataFrame:  # fmt: skip
-    """Runs at one (B, eta) per task and utd: `best` (task, utd, batch_size, learning_rate), by default the true ones."""
+    """Runs at one (B, eta) per task and utd: `best` (columns CELL), by default the true ones."""
     if best is None:
         rows = [(t, u, float(truth.batch_size(t, u)), float(truth.learning_rate(t, u)))
                 for t in truth.tasks for u in utds]  # fmt: skip

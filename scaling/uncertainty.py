@@ -1,4 +1,4 @@
-"""Intervals for everything: the bootstrap over seeds, carried through the whole chain, plus what the seeds do not explain.
+"""Intervals for everything: the bootstrap over seeds carried through the chain, plus what seeds do not explain.
 
 Every quantity of the chain has a leading axis of samples: row 0 is the estimate from all seeds, rows 1.. the same chain
 on resampled seeds. Where cells scatter about a law by more than their seeds allow, the excess is added as noise to the

@@ -25,7 +25,7 @@ class Rotation(NamedTuple):
 
 def matrix(quat: Tensor) -> Rotation:
     """Rotation matrices of unit quaternions (N, 4) in order w, x, y, z."""
-    w, x, y, z = quat.unbind(1)
+    w, x, y, z = quat.t().contiguous().unbind(0)  # dense columns: some thirty operations follow
     # Doubled once, so that each entry costs two products.
     x2, y2, z2 = x + x, y + y, z + z
     xx, yy, zz = x * x2, y * y2, z * z2
@@ -40,7 +40,7 @@ def matrix(quat: Tensor) -> Rotation:
 
 def to_body(rot: Rotation, vector: Tensor) -> Tensor:
     """World vectors (N, 3) in body axes, (N, 3)."""
-    x, y, z = vector.unbind(1)
+    x, y, z = vector.t().contiguous().unbind(0)
     return torch.stack(
         (
             rot.xx * x + rot.yx * y + rot.zx * z,

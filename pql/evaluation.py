@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import numpy as np
 import torch
@@ -83,12 +85,13 @@ def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None =
     )
 
 
-def load_policy(run_dir: Path, obs_dim: int, action_dim: int) -> tuple[DeployedPolicy, int]:
-    """The policy of a run's newest good checkpoint, and the env steps it was trained for. Raises UserError."""
-    cfg = config.read(run_dir / "config.yaml")
-    found = checkpoint.newest(run_dir)
+def load_policy(
+    cfg: config.Config, run_dir: Path, obs_dim: int, action_dim: int, warn: Callable[[str], None] = print
+) -> tuple[DeployedPolicy, dict[str, Any]]:
+    """The policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
+    found = checkpoint.newest(run_dir, warn)
     if found is None:
-        raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first")
+        raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
     policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
     weights = checkpoint.load_tensors(folder, "p_learner")["weights"]
@@ -98,7 +101,7 @@ def load_policy(run_dir: Path, obs_dim: int, action_dim: int) -> tuple[DeployedP
     normalizer = Normalizer(obs_dim)
     normalizer.state.copy_(checkpoint.load_tensors(folder, "actor")["normalizer"])
     normalizer.refresh()
-    return DeployedPolicy(policy.requires_grad_(False), normalizer).eval(), manifest["env_steps"]
+    return DeployedPolicy(policy.requires_grad_(False), normalizer).eval(), manifest
 
 
 def open_run(run_dir: str) -> tuple[Path, config.Config]:
@@ -108,8 +111,77 @@ def open_run(run_dir: str) -> tuple[Path, config.Config]:
         raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
     cfg = config.read(path / "config.yaml")
     config.import_plugins(cfg.plugins)
+    cfg.run_dir = run_dir  # a run may have been moved since
     cfg.device = str(config.resolve_device("auto" if cfg.device.startswith("cuda") else cfg.device))
     return path, cfg
+
+
+class TrainedPolicy(NamedTuple):
+    """What a finished or interrupted run has learned, with environments to try it in."""
+
+    cfg: config.Config
+    env: tasks.VectorEnv
+    act: DeployedPolicy
+    manifest: dict[str, Any]
+
+    def evaluate(self) -> Result:
+        """One episode per environment, without noise."""
+        with one_torch_thread():
+            return play(self.env, self.act)
+
+
+def load_run(run_dir: str, num_envs: int, seed: int = 0) -> TrainedPolicy:
+    """A run's newest good policy and `num_envs` environments of its task. Raises UserError, TaskError.
+
+    Checkpoints found damaged on the way are reported on stderr.
+    """
+    path, cfg = open_run(run_dir)
+    env = make_env(cfg, num_envs, seed)
+    policy, manifest = load_policy(cfg, path, env.obs_dim, env.action_dim, lambda text: print(text, file=sys.stderr))
+    return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """On a CPU the simulation has the cores: torch's threads would only fight with it over small batches."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
+    """The statistics of an evaluation as plain JSON types; intervals are 95 % bootstrap intervals."""
+    returns = result.returns
+    return {
+        "task": trained.cfg.task.name,
+        "run_dir": trained.cfg.run_dir,
+        "env_steps": trained.manifest["env_steps"],
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "mean_interval": bootstrap_interval(returns),
+        "interquartile_mean": interquartile_mean(returns),
+        "interquartile_mean_interval": bootstrap_interval(returns, interquartile_mean),
+        "std": float(returns.std()),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "mean_length": float(result.lengths.mean()),
+        "returns": [float(value) for value in returns],
+    }
+
+
+def report_text(values: dict[str, Any]) -> str:
+    """`report` for people."""
+    (low, high), (iqm_low, iqm_high) = values["mean_interval"], values["interquartile_mean_interval"]
+    return (
+        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise\n"
+        f"  mean return         {values['mean']:10.2f}   95 % interval {low:.2f} to {high:.2f}\n"
+        f"  interquartile mean  {values['interquartile_mean']:10.2f}   95 % interval {iqm_low:.2f} to {iqm_high:.2f}\n"
+        f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
+        f"  mean length         {values['mean_length']:10.1f}   control steps"
+    )
 
 
 def interquartile_mean(values: np.ndarray) -> float:

@@ -1,0 +1,66 @@
+"""Command lines of `key=value` words for scripts with few keys: typed by a dataclass, as the configuration is."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pql.errors import UserError, nearest
+
+REQUIRED = "???"  # the default of a key that must be given
+
+
+def parse(argv: list[str], schema: type, usage: str) -> Any:
+    """An instance of the dataclass `schema` with what `argv` says over its defaults.
+
+    Args:
+        schema: a dataclass whose fields are made by `pql.config.key(default, meaning)`.
+        usage: the first line of --help, which is printed and ends the program with exit code 0.
+
+    Raises:
+        UserError: a word that is no key=value, an unknown key (names the nearest), a wrong type, a key missing.
+    """
+    known = {f.name: f for f in fields(schema)}
+    cfg = OmegaConf.structured(schema)
+    if "--help" in argv or "-h" in argv:
+        print(f"usage: {usage}\n")
+        for name, f in known.items():
+            value = cfg._get_node(name)._value()
+            shown = "..." if value == REQUIRED else str(value).lower() if isinstance(value, bool) else value
+            print(f"  {f'{name}={shown}':<30} {f.metadata['help']}")
+        sys.exit(0)
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"'{word}' is not of the form key=value; --help lists the keys")
+        if name not in known:
+            raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all")
+        try:
+            cfg[name] = value
+        except OmegaConfBaseException as error:
+            raise UserError(f"{name}={value}: {str(error).splitlines()[0]}") from error
+    for name in OmegaConf.missing_keys(cfg):
+        raise UserError(f"{name}=... is missing: {known[name].metadata['help']}")
+    try:
+        return OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:  # ${...} means a reference here as in every configuration
+        raise UserError(str(error).splitlines()[0]) from error
+
+
+def require(ok: bool, name: str, value: Any, rule: str) -> None:
+    """Raises UserError that states the rule which `name=value` breaks."""
+    if not ok:
+        raise UserError(f"{name}={value}: must be {rule}")
+
+
+def output_file(name: str, value: str, suffix: str) -> Path:
+    """The path that `name=value` asks to write; raises UserError where its folder is missing or its ending differs."""
+    path = Path(value)
+    require(path.suffix == suffix and not path.is_dir(), name, value, f"a file that ends in {suffix}")
+    require(path.parent.is_dir(), name, value, f"in a folder that exists; {path.parent} does not")
+    return path

@@ -15,7 +15,7 @@ from scaling.cost import CostModel, measure
 from scaling.crossings import Crossings
 from scaling.curves import CELL, Curves, check, normalise, read_curves, read_table, select
 from scaling.errors import InputError
-from scaling.frontier import Frontier
+from scaling.frontier import Frontier, search_range
 from scaling.held_out import held_out
 from scaling.hyperparameters import ResponseSurface
 from scaling.laws import DataLaw
@@ -37,17 +37,17 @@ class Options:
 
     curves: str | None = option(None, "table of learning curves (.csv, .csv.gz, .parquet) or a sweep folder")
     crossings: str | None = option(None, "instead of curves: a table task, utd, threshold, env_steps, "
-                                         "optional model_size, batch_size, learning_rate, censored")  # fmt: skip
+                                         "optional model_size, censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
     where: str | None = option(None, "keep rows that satisfy this, such as \"task == 'Ant' and utd <= 4\"")
     hparams_from: list | None = option(None, "set(s) that B* and eta* are fitted on; all by default", words)
     data_from: list | None = option(None, "set(s) that the data law is fitted on; all by default", words)
-    scales: str | None = option(None, "CSV (task, max_return, optional set): returns become 1000 * return / max_return; "
-                                      "or auto")  # fmt: skip
+    scales: str | None = option(None, "CSV (task, max_return, optional set): returns become 1000 * return / "
+                                      "max_return; or auto")  # fmt: skip
     direction: str = option("higher", "which returns are better: higher or lower")
-    thresholds: list | None = option(None, "return levels J, on the scaled returns; by default " +
-                                     RULE.format(count=LEVELS), numbers)  # fmt: skip
-    hparams_threshold: float | None = option(None, "the J that B* and eta* are fitted at; the highest by default", float)
+    thresholds: list | None = option(None, "return levels J, on the scaled returns; by default "
+                                     + RULE.format(count=LEVELS), numbers)  # fmt: skip
+    hparams_threshold: float | None = option(None, "the J for B* and eta*; by default the highest", float)
     model_size: float | None = option(None, "critic parameters N; by default from the runs", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default from measured seconds", float)
     execution: str = option("auto", "seconds are spent in sequence or overlapped; auto: as the runs did")
@@ -163,8 +163,8 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     if not reached.any():
         best = max(returns.mean(axis=0).max() for _, returns in crossings.curves_)
         raise InputError(
-            f"no run reaches any threshold ({thresholds.min():.4g} to {thresholds.max():.4g}): the highest mean return is"
-            f" {best:.4g}; give thresholds= below it, or leave them out"
+            f"no run reaches any threshold ({thresholds.min():.4g} to {thresholds.max():.4g}): the highest mean return"
+            f" is {best:.4g}; give thresholds= below it, or leave them out"
         )
     if not reached.all():
         notes.append("reached by no run, left out: J = " + ", ".join(f"{j:.4g}" for j in thresholds[~reached]))
@@ -209,7 +209,7 @@ def _from_crossings(options: Options) -> Result:
     key = ["task", "utd", "model_size"]
     if table.duplicated([*key, "threshold"]).any():
         row = table.index[table.duplicated([*key, "threshold"])][0]
-        raise InputError(f"{options.crossings}: row {row} repeats a (task, utd, model_size, threshold); keep one of each")
+        raise InputError(f"{options.crossings}: row {row} repeats a (task, utd, model_size, threshold); keep one")
     thresholds = np.sort(table["threshold"].unique().astype(float))
     cells = table.groupby(key, dropna=False)["env_steps"].max().reset_index().rename(columns={"env_steps": "horizon"})
     cells["cells"] = 1
@@ -220,7 +220,7 @@ def _from_crossings(options: Options) -> Result:
     notes = ["fitted from a table of crossings: no seeds, so no intervals, no hyperparameters, no held-out errors"]
     if np.isnan(values).any():
         values = np.where(np.isnan(values), np.inf, values)
-        notes.append("combinations of (task, utd, threshold) without a row count as censored at their largest env_steps")
+        notes.append("a (task, utd, threshold) without a row counts as censored at that cell's largest env_steps")
     return Result(options, None, thresholds, DataPoints(cells, values, thresholds), notes=notes)
 
 
@@ -236,7 +236,8 @@ def _costs(result: Result) -> None:
         size = ASSUMED_MODEL_SIZE
         result.notes.append(f"model size unknown: {size:.3g} critic parameters assumed; give model_size=")
     overlapped = facts.get("overlapped", False) if options.execution == "auto" else options.execution == "overlapped"
-    cost = dict(model_size=float(size), flops_per_sample=facts.get("flops_per_sample"), overlapped=bool(overlapped))
+    known = facts.get("flops_per_sample")
+    cost = {"model_size": float(size), "flops_per_sample": known, "overlapped": bool(overlapped)}
     windows = result.curves.windows if result.curves else None
     if windows is not None and len(windows):
         try:
@@ -263,10 +264,11 @@ def _frontiers(result: Result) -> None:
         result.notes.append("batch size unknown: no compute, no frontier; add a column batch_size")
         return
     levels = len(result.thresholds)
+    grid = np.exp(search_range(result.utds))
+    steps, batches = [result.data_samples(grid, k) for k in range(levels)], result.batch_samples(grid)
 
     def run(cost: CostModel, rows: slice = slice(None)) -> Frontier:
-        return Frontier().fit(lambda u, k: result.data_samples(u, k)[rows], lambda u: result.batch_samples(u)[rows],
-                              cost, levels, result.utds)  # fmt: skip
+        return Frontier().fit(lambda _, k: steps[k][rows], lambda _: batches[rows], cost, levels, result.utds)
 
     cost = result.cost
     if np.isfinite(cost.delta):

@@ -52,11 +52,11 @@ class Frontier:
         utd = np.exp(grid)
         batches = batch(utd)
         unit = cost.per_transition(utd[None], batches, model_size)
-        columns = [minimise(data(utd, level) * unit, grid) for level in range(levels)]
+        steps = np.stack([data(utd, level) for level in range(levels)], axis=1)  # (R, K, G)
+        columns = [minimise(steps[:, level] * unit, grid) for level in range(levels)]
         self.log_utd_, self.log_budget_, self.at_bound_ = (np.stack(c, axis=1) for c in zip(*columns))
         index = np.clip(np.rint((self.log_utd_ - grid[0]) / (grid[1] - grid[0])).astype(int), 0, len(grid) - 1)
         rows = np.arange(len(index))[:, None]
-        steps = np.stack([data(utd, level) for level in range(levels)], axis=1)  # (R, K, G)
         self.log_data_ = np.log(steps[rows, np.arange(levels)[None], index])
         updates = np.broadcast_to(cost.updates(utd[None], batches, model_size), (len(index), len(grid)))
         self.log_compute_ = self.log_data_ + np.log(updates[rows, index])

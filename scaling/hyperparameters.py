@@ -186,9 +186,25 @@ class ResponseSurface:
         gradient = linear[:, task_of] + beta[:, None, self._slices["sigma"]] * sigma[None, :, None]
         if self.sized_:
             gradient = gradient + beta[:, None, self._slices["size"]] * size[None, :, None]
+        if self.correct_bias:  # the lowest point of a noisy bowl looks lower than it is, by tr(H^-1 cov(gradient)) / 2
+            excess = self._gradient_excess(covariance, task_of, sigma, size, inverse)
+            self.log_data_ += np.where((held == free).all(axis=2), excess, 0.0)
         self.log_data_ += np.einsum("rgi,rgi->rg", held, gradient)
         self.log_data_ += 0.5 * np.einsum("rgi,rij,rgj->rg", held, hessian, held)
         self._edges(free[0], low, high, step)
+
+    def _gradient_excess(self, covariance, task_of, sigma, size, inverse) -> np.ndarray:
+        """(R, groups) tr(H^-1 cov(gradient)) / 2 of each group's gradient at the centre."""
+        d = len(self.swept_)
+        maps = np.zeros((len(task_of), d, len(covariance)))
+        groups = np.arange(len(task_of))
+        for k in range(d):
+            maps[groups, k, self._slices[f"task{k}"].start + task_of] = 1.0
+            maps[groups, k, self._slices["sigma"].start + k] = sigma
+            if self.sized_:
+                maps[groups, k, self._slices["size"].start + k] = size
+        spread = np.einsum("gip,pq,gjq->gij", maps, covariance, maps, optimize=True)
+        return 0.5 * np.einsum("rij,gji->rg", inverse, spread)
 
     def _ranges(self, cells: pd.DataFrame, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(groups, d) lowest and highest centred ln value run in the group's task, and the grid step."""

@@ -81,6 +81,7 @@ class DataLaw:
         log_utd = np.log(cells["utd"].to_numpy(dtype=float))
         self.sigma_ref_ = float(np.exp(np.unique(log_utd).mean()))
         self._task, self._log_ratio = task, log_utd - np.log(self.sigma_ref_)
+        self._ratios, self._ratio_of = np.unique(self._log_ratio, return_inverse=True)
         if limits is None:
             limits = np.repeat(np.log(cells["horizon"].to_numpy(dtype=float))[:, None], log_steps.shape[2], axis=1)
         present = ~np.isnan(log_steps[0])  # (n, K)
@@ -144,7 +145,7 @@ class DataLaw:
                 noise = sd if np.median(weights[weights > 0]) != 1 else np.full_like(sd, self._scatter(fitted, filled))
                 observed = np.where(censored, np.inf, filled)
                 filled = impute_censored(observed, limits[None], fitted, noise[None])
-                parameters = self._refine(parameters, filled, root)
+                parameters = self._refine(parameters, filled, root, polish=3)
         self._parameters, self._filled = parameters, filled
         self.residuals_ = np.where(np.isfinite(log_steps), log_steps - self._fitted(parameters, filled), np.nan)
 
@@ -182,7 +183,8 @@ class DataLaw:
             logit.append(_LOGITS[profile[np.arange(len(part)), :, best].argmin(axis=-1)])
         return np.concatenate(alpha), np.concatenate(logit)
 
-    def _refine(self, parameters, filled: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _refine(self, parameters, filled: np.ndarray, root: np.ndarray,
+                polish: int | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Levenberg-Marquardt on (ln alpha, logit w_1..K); each w touches only its threshold, so steps are closed."""
         alpha, logit = parameters
         levels = logit.shape[1]
@@ -190,13 +192,14 @@ class DataLaw:
         damping = np.full(len(alpha), 1e-3)
 
         def evaluate(alpha: np.ndarray, logit: np.ndarray):
-            value, by_alpha, by_logit = _shape(self._log_ratio[None, None], alpha[:, None, None], logit[:, :, None])
+            shape = _shape(self._ratios[None, None], alpha[:, None, None], logit[:, :, None])
+            value, by_alpha, by_logit = (part[:, :, self._ratio_of] for part in shape)
             residual = target - _project(root, value)
             loss = (residual**2).sum(axis=(1, 2)) / levels + self.precision_ * alpha**2
             return residual, by_alpha, by_logit, loss
 
         residual, by_alpha, by_logit, loss = evaluate(alpha, logit)
-        for _ in range(self.polish):
+        for _ in range(polish or self.polish):
             ja, jl = _project(root, by_alpha), _project(root, by_logit)
             aa = (ja**2).sum(axis=(1, 2)) + levels * self.precision_
             ga = (ja * residual).sum(axis=(1, 2)) - levels * self.precision_ * alpha
@@ -215,13 +218,18 @@ class DataLaw:
             damping = np.where(better, damping * 0.2, damping * 10)
         return alpha, logit
 
+    def _values(self, parameters) -> np.ndarray:
+        """(R, K, n) ln of the shape at every cell."""
+        shape = _shape(self._ratios[None, None], parameters[0][:, None, None], parameters[1][:, :, None])[0]
+        return shape[:, :, self._ratio_of]
+
     def _scales(self, parameters, filled: np.ndarray) -> np.ndarray:
         """(R, tasks, K) ln K: weighted task means of what the shape leaves."""
-        value = _shape(self._log_ratio[None, None], parameters[0][:, None, None], parameters[1][:, :, None])[0]
+        value = self._values(parameters)
         return np.einsum("ktn,rkn->rtk", self._means, filled.transpose(0, 2, 1) - value)
 
     def _fitted(self, parameters, filled: np.ndarray) -> np.ndarray:
-        value = _shape(self._log_ratio[None, None], parameters[0][:, None, None], parameters[1][:, :, None])[0]
+        value = self._values(parameters)
         return value.transpose(0, 2, 1) + self._scales(parameters, filled)[:, self._task]
 
     def _coefficients(self) -> None:
@@ -247,6 +255,22 @@ class DataLaw:
         ratios = len(np.unique(self._log_ratio))
         alpha = bool(inner and spread[1] - spread[0] < np.log(4) and ratios >= 3)
         return {"alpha": power & alpha, "beta": power & plateau & alpha, "d_min": plateau & (ratios >= 3)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays that `restore` needs."""
+        return {"kind": np.array("sigma"), "log_alpha": self._parameters[0], "logit": self._parameters[1],
+                "log_scale": self.log_scale_, "thresholds": self.thresholds_,
+                "tasks": np.array(self.tasks_, dtype=str), "reference": np.array([self.sigma_ref_])}  # fmt: skip
+
+    @classmethod
+    def restore(cls, state: dict[str, np.ndarray]) -> DataLaw:
+        """A law that predicts; it cannot be refitted."""
+        law = cls()
+        law._parameters = (state["log_alpha"], state["logit"])
+        law.alpha_, law.share_ = np.exp(state["log_alpha"]), 1 / (1 + np.exp(-state["logit"]))
+        law.log_scale_, law.thresholds_ = state["log_scale"], state["thresholds"]
+        law.tasks_, law.sigma_ref_ = [str(t) for t in state["tasks"]], float(state["reference"][0])
+        return law
 
     # --- use ---------------------------------------------------------------------------------------------------------
     def predict_samples(self, utd: np.ndarray, level: int, task: str | None = None) -> np.ndarray:

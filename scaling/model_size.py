@@ -35,8 +35,9 @@ class ModelSizeLaw:
     """D_J(sigma, N).
 
     `fit(table)`: task, utd, model_size, threshold, env_steps, censored. prior_sd: of ln alpha and ln beta about 0, none
-    by default (a grid over two axes determines them, and the published fit has none). `fit_samples` as in `DataLaw`.
-    Fitted per threshold (R, K): alpha_, beta_exponent_, a_, b_ and d_min_ of the typical task; log_scale_ (R, tasks, K); determined_ {name: (K,)}.
+    by default (a grid over two axes determines them; the published fit has none). `fit_samples` as in `DataLaw`.
+    Fitted per threshold (R, K): alpha_, beta_exponent_, a_, b_ and d_min_ of the typical task; log_scale_
+    (R, tasks, K); determined_ {name: (K,)}.
     """
 
     def __init__(self, prior_sd: float | None = None, polish: int = 60) -> None:
@@ -148,6 +149,20 @@ class ModelSizeLaw:
         self.determined_ = {"d_min": low[:, 0] > 0.02, "alpha": low[:, 1] > 0.03, "a": low[:, 1] > 0.03,
                             "beta_exponent": low[:, 2] > 0.03, "b": low[:, 2] > 0.03}  # fmt: skip
         self.share_ = 1 - self.shares_[:, :, 0]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays that `restore` needs."""
+        return {"kind": np.array("model_size"), "theta": self._theta, "log_scale": self.log_scale_,
+                "thresholds": self.thresholds_, "tasks": np.array(self.tasks_, dtype=str),
+                "reference": np.array([self.sigma_ref_, self.size_ref_])}  # fmt: skip
+
+    @classmethod
+    def restore(cls, state: dict[str, np.ndarray]) -> ModelSizeLaw:
+        law = cls()
+        law._theta, law.log_scale_, law.thresholds_ = state["theta"], state["log_scale"], state["thresholds"]
+        law.tasks_, (law.sigma_ref_, law.size_ref_) = [str(t) for t in state["tasks"]], map(float, state["reference"])
+        law._coefficients()
+        return law
 
     @property
     def beta_(self) -> np.ndarray:

@@ -72,8 +72,8 @@ class PublishedHyperparameters:
 def fit_power_law(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(a, b, c) of y = c + (x / b)^-a by least squares on y.
 
-    Where the published code starts L-BFGS-B from 500 points, this solves for c and b^a linearly at each a and searches a
-    alone: the same optimum in a thousandth of the time.
+    Where the published code starts L-BFGS-B from 500 points, this solves for c and b^a linearly at each a and searches
+    a alone: the same optimum in a thousandth of the time.
     """
 
     def solve(a: float) -> tuple[float, float, float]:

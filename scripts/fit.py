@@ -1,0 +1,30 @@
+"""Learning curves to laws, frontier and report: scripts/fit.py curves=<table or sweep folder> out=<folder>."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scaling.cli import main
+from scaling.fit import Options, fit
+from scaling.laws_json import write
+from scaling.report import conclusions, write_report
+from scaling.terminal import bullet
+
+
+def run(options: Options) -> None:
+    """Fit, write, and say what came out."""
+    result = fit(options)
+    out = Path(options.out)
+    laws = write_report(result, out) if options.report else write(result, out)
+    may, may_not = conclusions(laws)
+    for title, lines in (("What may be concluded", may), ("What may not", may_not)):
+        print(f"\n{title}")
+        print("\n".join(bullet(line) for line in lines) or "  nothing")
+    print(f"\n{out / ('report.html' if options.report else 'laws.json')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Options, "scripts/fit.py", __doc__, run))

@@ -65,6 +65,7 @@ class Renderer:
             look_at[:2] = self._data.body(self._task.tracked_body).xpos[:2]
         look_at[2] = self._task.camera["height"]  # steady while the robot bobs
         self._camera.lookat[:] = look_at
+        self._data.light_xpos[:, :2] += look_at[:2]  # the sun comes along: shadows are drawn only near its place
         self._renderer.update_scene(self._data, self._camera)
         return self._renderer.render()
 

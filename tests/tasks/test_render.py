@@ -44,6 +44,13 @@ def test_camera_follows_a_robot_that_has_run_away():
     assert orange(env.render(160, 120)).sum() == pytest.approx(near, rel=0.2)
 
 
+def test_shadow_follows_a_robot_that_has_run_away():
+    env = tasks.make("Ant", 1)
+    near = env.render(320, 240).astype(int)
+    env.simulator.batch.qpos[0, 0] += 50.0  # a whole number of the floor's squares: the same picture
+    assert np.abs(env.render(320, 240).astype(int) - near).mean() < 0.1
+
+
 def test_index_chooses_the_environment_and_stepping_is_undisturbed():
     env, twin = tasks.make("Cartpole", 2), tasks.make("Cartpole", 2)
     env.simulator.batch.qpos[1, 1] = twin.simulator.batch.qpos[1, 1] = 1.2

@@ -295,8 +295,13 @@ def describe_exit(code: int, stderr: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """`python -m scaling.cell <parent pid> <CellJob arguments as JSON>`: a local worker, which dies with its sweep."""
+    """`python -m scaling.cell <parent pid> <CellJob arguments as JSON> [core ...]`: a local worker.
+
+    It dies with its sweep and keeps itself and its trainer to the given cores, if any are given.
+    """
     job = CellJob(**json.loads(argv[1]))
+    if argv[2:]:
+        os.sched_setaffinity(0, [int(core) for core in argv[2:]])
     for number in PREEMPTION_SIGNALS:
         signal.signal(number, job.stop)
     die_with(int(argv[0]))

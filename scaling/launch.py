@@ -24,7 +24,8 @@ from scaling.sweep import CFG, PLAN, Cell, Plan, load_group, load_plan
 
 # kind -> fields: smallest value if it is a number; cfg/launcher/<kind>.yaml says what they mean
 FIELDS: dict[str, dict[str, float | None]] = {
-    "local": {"workers": 1, "cores_per_cell": 1, "gpus": 0, "cells_per_gpu": 1, "retries": 0, "grace_s": 0},
+    "local": {"workers": 1, "cores_per_cell": 1, "gpus": 0, "cells_per_gpu": 1, "pin": None, "retries": 0,
+              "grace_s": 0},
     "slurm": {"partition": None, "time_min": 1, "parallel": 1, "cpus": 1, "gpus": 0, "mem_gb": 0, "qos": None,
               "account": None, "constraint": None, "exclude": None, "signal_delay_s": 1, "timeouts": 0, "retries": 0,
               "grace_s": 0, "setup": None, "wait": None},
@@ -60,29 +61,35 @@ def load_launcher(name: str, overrides: Mapping[str, Any], folder: Path = CFG) -
 
 @dataclass(frozen=True)
 class Slots:
-    """How many cells run at a time, the threads each process of a cell may use, and the GPU of each slot."""
+    """How many cells run at a time, the threads each process of a cell may use, each slot's GPU and cores."""
 
     workers: int
     threads: int
     gpus: tuple[str, ...]
+    cores: tuple[tuple[int, ...], ...] = ()
 
 
 def local_slots(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Slots:
     """Fit the workers to the machine. `settings` is a cell's config: its `runtime` and `device` decide.
 
-    A parallel run is three busy processes, a sync run one. Cells get equal shares of the cores, and each process that
-    share over the processes in its cell as OMP_NUM_THREADS: left alone, every process would take all cores.
+    A parallel run is three busy processes, a sync run one. Cells get equal shares of the cores and are kept to them,
+    and each process that share over the processes in its cell as OMP_NUM_THREADS: left alone, every process starts as
+    many threads as the machine has cores, and they spend their time waiting for each other.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     processes = 3 if settings.get("runtime") == "parallel" else 1
     per_cell = processes if options["cores_per_cell"] == "auto" else int(options["cores_per_cell"])
     gpus = _gpus(options["gpus"]) if settings.get("device") != "cpu" else []
     workers = options["workers"]
     if workers == "auto":
-        workers = max(1, cores // per_cell)
+        workers = max(1, len(cores) // per_cell)
         if gpus:
             workers = min(workers, len(gpus) * int(options["cells_per_gpu"]))
-    return Slots(int(workers), max(1, cores // int(workers) // processes), tuple(gpus))
+    workers = int(workers)
+    share = len(cores) // workers
+    pinned = share > 0 and options["pin"] and hasattr(os, "sched_setaffinity")
+    shares = tuple(tuple(cores[i * share : (i + 1) * share]) for i in range(workers)) if pinned else ()
+    return Slots(workers, max(1, share // processes), tuple(gpus), shares)
 
 
 def _gpus(option: Any) -> list[str]:
@@ -197,11 +204,12 @@ def _start(out: Path, cell: Cell, options: Mapping[str, Any], slots: Slots, slot
     environment = {"OMP_NUM_THREADS": str(slots.threads), **os.environ}
     if slots.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = slots.gpus[slot % len(slots.gpus)]
+    cores = [str(core) for core in slots.cores[slot]] if slots.cores else []
     log = out / "cells" / f"{cell.hash}.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as stream:
         return subprocess.Popen(  # its own session: Ctrl-C reaches the sweep alone, which forwards it in order
-            [sys.executable, "-m", "scaling.cell", str(os.getpid()), json.dumps(job)],
+            [sys.executable, "-m", "scaling.cell", str(os.getpid()), json.dumps(job), *cores],
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, env=environment)
 
 

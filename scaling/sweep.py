@@ -158,21 +158,17 @@ def lay_out(request: Request) -> list[Cell]:
 
 
 def resolve_request(request: Request, resolve: Resolver, skip: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Show every value of every axis once to the trainer's own config; return the first cell, resolved.
+    """Show every value of every axis to the trainer's own config; return the first cell, resolved.
 
     `resolve` (overrides -> flat resolved config) raises `InputError` for a key or a value that the trainer refuses.
     Keys in `skip` are not shown: a device that only the machine that will train can judge.
     """
     axes = [[_spread(keys, value) for value in values] for keys, values in request.axes.items()]
-    first = {**request.fixed, **dict(itertools.chain(*(values[0] for values in axes)))}
-
-    def check(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-        return resolve([f"{key}={to_override(value)}" for key, value in overrides.items() if key not in skip])
-
-    for values in axes:
-        for value in values[1:]:
-            check({**first, **dict(value)})
-    return check(first)
+    resolved = []
+    for i in range(max((len(values) for values in axes), default=1)):  # along the diagonal: few checks, every value
+        values = {**request.fixed, **dict(itertools.chain(*(axis[min(i, len(axis) - 1)] for axis in axes)))}
+        resolved.append(resolve([f"{key}={to_override(value)}" for key, value in values.items() if key not in skip]))
+    return resolved[0]
 
 
 def _spread(keys: tuple[str, ...], value: Any) -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import difflib
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -66,8 +67,14 @@ def run(argv: Sequence[str], resolve: Resolver | None = None) -> int:
         if len(own) > 1 or launcher_fields or overrides:
             raise InputError("status takes out=<folder> alone: leave the rest out")
         plan = load_plan(out)
-        statuses = survey(out, plan, slurm.queue(out))
+        try:
+            queue, note = slurm.queue(out), ""
+        except InputError as error:  # the disk still tells most
+            queue, note = {}, f"queued jobs are not shown: {error}"
+        statuses = survey(out, plan, queue)
         console.print(table(statuses))
+        if note:
+            console.print(note)
         console.print(f"{len(statuses)} cells: {tally(statuses)}")
         return 0
     name = own.get("launcher", "local")
@@ -152,13 +159,16 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
         return 0
     interrupt, known_done = Interrupt(), {}
     totals = {cell.hash: cell_size(cell, plan.settings)["env_steps"] for cell in plan.cells}
+    ends: dict[int, float] = {}  # by the number of cells left: an estimate reads every finished cell
     with interrupt.catch(), Progress(console, totals) as progress:
 
         def tick(queue: Mapping[str, str] | None = None) -> None:
             if progress.due():
                 now = survey(out, plan, queue, known_done)
                 left = [s.cell for s in now if s.state in ("running", "queued", "missing")]
-                progress.show(now, estimate(plan, left, out, parallel).seconds)
+                if len(left) not in ends:
+                    ends[len(left)] = time.monotonic() + estimate(plan, left, out, parallel).seconds
+                progress.show(now, max(0.0, ends[len(left)] - time.monotonic()))
 
         if slots is not None:
             run_local(out, plan, options, slots, interrupt, tick, console.print)

@@ -267,6 +267,8 @@ def test_local_slots_share_the_cores_and_the_gpus(monkeypatch):
     assert local_slots(options, {**cpu, "runtime": "sync"}).workers == 12
     parallel = local_slots(options, {**cpu, "runtime": "parallel"})
     assert (parallel.workers, parallel.threads, parallel.gpus) == (4, 1, ())
+    assert parallel.cores == ((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11))
+    assert local_slots(load_launcher("local", {"workers": 20}), cpu).cores == ()
     assert local_slots(load_launcher("local", {"workers": 2}), {**cpu, "runtime": "parallel"}).threads == 2
     assert local_slots(options, {"device": "cuda", "runtime": "parallel"}).gpus == ("4", "5")
     assert local_slots(options, {"device": "cuda", "runtime": "parallel"}).workers == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +16,18 @@ from scaling.cell import is_done, last_metrics, lock_path, read_record
 from scaling.locks import holder
 from scaling.sweep import load_plan
 
+pytestmark = pytest.mark.timeout(1800)  # requeued jobs wait, and the cells must last long enough to be disturbed
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} {ROOT / 'tests' / 'scaling' / 'fake_trainer.py'}"
-INTERVAL, LOGGED = 1000, 100  # env steps between checkpoints, between lines of metrics.jsonl
+INTERVAL = 1000  # env steps between checkpoints
 FAKE_CELLS = [f"trainer={FAKE}", "seed=0,1,2,3", "max_env_steps=6000", "fake.tick_s=0.3",
               f"checkpoint_interval={INTERVAL}"]  # 18 seconds each
-LOW = ["launcher=slurm", "launcher.partition=low", "launcher.cpus=1", "launcher.grace_s=10",
+REAL_INTERVAL = 4096
+REAL_CELLS = ["task=Cartpole", "device=cpu", "runtime=sync", "sim.threads=1", "num_envs=64", "seed=0,1,2,3",
+              "max_env_steps=32768", f"checkpoint_interval={REAL_INTERVAL}", "log_interval=512", "eval_interval=0",
+              "eval_episodes=2", "algo.utd=0.0625", "algo.batch_size=64", "algo.hidden=[32,32]",
+              "algo.replay_size=40000", "video=false"]
+LOW = ["launcher=slurm", "launcher.partition=low", "launcher.cpus=1", "launcher.grace_s=25",
        "launcher.signal_delay_s=30", "launcher.time_min=30"]
 
 
@@ -36,7 +43,7 @@ class SlurmSweep:
                                 text=True)
 
     def finish(self, process: subprocess.Popen, code: int) -> str:
-        shown, _ = process.communicate(timeout=400)
+        shown, _ = process.communicate(timeout=900)
         assert process.returncode == code, shown
         return " ".join(shown.split())
 
@@ -62,11 +69,16 @@ class SlurmSweep:
                 and self.outcomes(c)[-1:] == ["open"]]
 
     def lost(self, cell) -> int:
-        """The largest step back in the cell's metrics: what had to be done again after an interruption."""
-        steps = []
-        for line in (self.out / cell.run_dir / "metrics.jsonl").read_text().splitlines():
-            steps.append(json.loads(line).get("env_steps", 0))
-        return max([a - b for a, b in zip(steps, steps[1:])] + [0])
+        """The most steps that an attempt had logged and the next one had to do again."""
+        run = self.out / cell.run_dir
+        if (run / "starts.jsonl").exists():
+            resumed = [json.loads(line)["from"] for line in (run / "starts.jsonl").read_text().splitlines()][1:]
+        else:
+            text = (run / "stdout.log").read_text() + (run / "stderr.log").read_text()
+            resumed = [int(steps) for steps in re.findall(r"resuming .* at (\d+) env steps", text)]
+        reached = [a["to_env_steps"] for a in read_record(self.out, cell.hash)["attempts"]][:-1]
+        assert len(resumed) == len(reached), (resumed, reached)
+        return max([before - after for before, after in zip(reached, resumed)] + [0])
 
     def trainer(self, cell) -> int:
         """The process of the cell's trainer: the one whose arguments name its run directory."""
@@ -98,15 +110,15 @@ def disturb(sweep: SlurmSweep, cells: list[str], past: int, lost: int) -> None:
     """Preempt one cell, kill one's trainer, cancel one's job; restart; check that all end done, once."""
     cluster = sweep.cluster
     process = sweep.start(*cells)
-    cluster.until(lambda: len(sweep.running(past)) == 2, "two cells at work", 120)
+    cluster.until(lambda: len(sweep.running(past)) == 2, "two cells at work", 300)
     cluster.call("sbatch", "--partition=high", "--ntasks=1", "--output=/dev/null", "--wrap=sleep 1")
-    cluster.until(lambda: any("stopped" in sweep.outcomes(c) for c in sweep.cells), "a preempted cell", 60)
+    cluster.until(lambda: any("stopped" in sweep.outcomes(c) for c in sweep.cells), "a preempted cell")
     preempted = next(c for c in sweep.cells if "stopped" in sweep.outcomes(c))
-    cluster.until(lambda: any(c != preempted for c in sweep.running(past)), "another cell at work", 60)
+    cluster.until(lambda: any(c != preempted for c in sweep.running(past)), "another cell at work", 300)
     killed = next(c for c in sweep.running(past) if c != preempted)
     os.kill(sweep.trainer(killed), signal.SIGKILL)
     cluster.until(lambda: "failed" in sweep.outcomes(killed), "the kill to be noticed", 30)
-    cluster.until(lambda: any(c not in (preempted, killed) for c in sweep.running(past)), "a third cell at work", 120)
+    cluster.until(lambda: any(c not in (preempted, killed) for c in sweep.running(past)), "a third cell at work", 300)
     cancelled = next(c for c in sweep.running(past) if c not in (preempted, killed))
     cluster.call("scancel", sweep.jobs()[cancelled.hash])
     shown = sweep.finish(process, 1)
@@ -122,9 +134,13 @@ def test_preempted_killed_and_cancelled_cells_end_done_once_with_little_lost(swe
     disturb(sweep, FAKE_CELLS, past=INTERVAL, lost=INTERVAL)
 
 
+def test_the_same_with_real_training(sweep):
+    disturb(sweep, REAL_CELLS, past=REAL_INTERVAL, lost=REAL_INTERVAL)
+
+
 def test_cell_that_needs_longer_than_its_time_limit_is_checkpointed_and_requeued(sweep):
-    shown = sweep.run(f"trainer={FAKE}", "seed=0", "max_env_steps=100000", "fake.tick_s=0.06", "launcher.time_min=1",
-                      "checkpoint_interval=100000")  # over a minute, and no checkpoint but the one on the signal
+    shown = sweep.run(f"trainer={FAKE}", "seed=0", "max_env_steps=100000", "checkpoint_interval=100000",
+                      "fake.tick_s=0.06", "launcher.time_min=1", "launcher.grace_s=10")  # over a minute
     assert "1 done" in shown
     sweep.assert_each_done_once(0)
     outcomes = sweep.outcomes(sweep.cells[0])

@@ -28,12 +28,20 @@ class EpisodeStatistics:
     def add(self, reward: Tensor, done: Tensor) -> None:
         self.running_return += reward
         self.running_length += 1
-        slot = torch.where(done, (self.finished + done.cumsum(0) - 1) % self.window, self.window)
+        rank, ended = done.cumsum(0), done.sum()
+        # where more episodes end in one step than the window holds, its last ones count: each slot is written once
+        kept = done & (rank > ended - self.window)
+        slot = torch.where(kept, (self.finished + rank - 1) % self.window, self.window)
         self.returns[slot] = self.running_return
         self.lengths[slot] = self.running_length
-        self.finished += done.sum()
+        self.finished += ended
         self.running_return.masked_fill_(done, 0.0)
         self.running_length.masked_fill_(done, 0.0)
+
+    def begin_anew(self) -> None:
+        """Forget the unfinished episodes."""
+        self.running_return.zero_()
+        self.running_length.zero_()
 
     def means(self) -> Tensor:
         """(3,) float64: mean return, mean length, episodes in the window; NaN means while it is empty."""
@@ -74,15 +82,11 @@ class Actor:
         """One vector step of N environments."""
         if self.obs is None:
             self.obs = self.env.reset().clone()
+            self._demand_finite(self.obs.sum(1))
             self._observe(self.obs)
         action = self._act(self.obs)
         step = self.env.step(action)
-        if not torch.isfinite(step.next_obs).all() or not torch.isfinite(step.reward).all():
-            bad = ~(torch.isfinite(step.next_obs).all(1) & torch.isfinite(step.reward))
-            raise FloatingPointError(
-                f"the simulator returned NaN or infinity in {int(bad.sum())} of {len(bad)} environments "
-                f"(first: {int(bad.nonzero()[0])}) at vector step {int(self.shared.vector_steps)}"
-            )
+        self._demand_finite(step.next_obs.sum(1) + step.obs.sum(1) + step.reward)
         self.episodes.add(step.reward, step.terminated | step.truncated)
         transition = self.windows.add(
             self.obs, action, step.reward * self.cfg.reward_scale, step.next_obs,
@@ -95,6 +99,15 @@ class Actor:
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
         self.shared.vector_steps += 1
+
+    def _demand_finite(self, sums: Tensor) -> None:
+        """Raises where a row's sum (N,) is not finite: one such value would spoil normaliser, replay and networks."""
+        bad = ~torch.isfinite(sums)
+        if bad.any():
+            raise FloatingPointError(
+                f"the simulator returned NaN or infinity in {int(bad.sum())} of {len(bad)} environments "
+                f"(first: {int(bad.nonzero()[0])}) at vector step {int(self.shared.vector_steps)}"
+            )
 
     def _act(self, obs: Tensor) -> Tensor:
         if int(self.shared.vector_steps) < self.cfg.warmup_steps:
@@ -110,11 +123,15 @@ class Actor:
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
-        if self.obs is not None:
-            state["obs"] = self.obs
-            state.update({f"env.{k}": v for k, v in self.env.state_dict().items()})
-        state.update({f"windows.{k}": v for k, v in self.windows.state_dict().items()})
         state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
+        if self.obs is None:
+            return state
+        try:
+            state.update({f"env.{k}": v for k, v in self.env.state_dict().items()})
+        except NotImplementedError:  # a simulator that cannot: new episodes will begin, and no window spans the gap
+            return state
+        state["obs"] = self.obs
+        state.update({f"windows.{k}": v for k, v in self.windows.state_dict().items()})
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -125,8 +142,10 @@ class Actor:
         self.normalizer.refresh()
         self.shared.normalizer.publish(self.normalizer.state)
         self.generator.set_state(state["generator"].cpu())
-        self.windows.load_state_dict(part("windows."))
         self.episodes.load_state_dict(part("episodes."))
-        if "obs" in state:
+        if "obs" not in state:
+            self.episodes.begin_anew()
+        else:
+            self.windows.load_state_dict(part("windows."))
             self.env.load_state_dict(part("env."))
             self.obs = state["obs"].to(self.env.device)

@@ -5,7 +5,8 @@
         manifest.json           counters, sizes and CRC-32 of each file
 
 The folder is made under a temporary name, each file is synced to disk, then the folder is renamed. The newest two
-are kept; where the newest is damaged, `load_newest` falls back to the one before and says so.
+are kept; where the newest is damaged, `newest` falls back to the one before and says so. A checkpoint of a step that
+has one already takes its name while the other is set aside as `<number>.old`, which counts where the name is missing.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     manifest = {"format": 1, "env_steps": env_steps, **facts, "files": files}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
     target = folder.with_name(f"{env_steps:012d}")
+    aside = target.with_suffix(".old")
     if target.exists():  # the same step again: a run that was resumed and stopped at once
-        shutil.rmtree(target)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
     os.rename(folder, target)
     _sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
     for old in found(target.parent.parent)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -76,8 +80,12 @@ def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
 
 def found(run_dir: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
-    folder = run_dir / "checkpoints"
-    return sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    folder = Path(run_dir) / "checkpoints"
+    if not folder.is_dir():
+        return []
+    names = {p.name for p in folder.iterdir()}
+    set_aside = {name for name in names if name.endswith(".old") and name[:-4] not in names}
+    return sorted(folder / name for name in names if name.isdigit() or name in set_aside)
 
 
 def verify(folder: Path) -> dict[str, Any]:

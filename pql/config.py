@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -152,9 +153,10 @@ def load(overrides: list[str]) -> Config:
     given = _parse(overrides)
     if "algo.utd" in given and "algo.critic_updates_per_step" in given:
         raise UserError("algo.utd and algo.critic_updates_per_step both set the same ratio: give one of them")
-    _import_plugins(given.get("plugins", "[]"))
     saved = _saved_config(given)
-    cfg = _compose(overrides, given) if saved is None else _override(saved, overrides, given)
+    import_plugins(_plugins(given) if "plugins" in given or saved is None else saved.plugins)
+    _check_choices(given)
+    cfg = _compose(overrides, given) if saved is None else _override(saved, given)
     cfg = _typed(cfg)
     _resolve(cfg, given)
     _validate(cfg)
@@ -201,27 +203,49 @@ def overrides_help() -> str:
     return "\n".join(lines)
 
 
-def _parse(overrides: list[str]) -> dict[str, str]:
+def _parse(overrides: list[str]) -> dict[str, Any]:
+    """Known keys and their values, by Hydra's grammar: quotes are taken off, null is None, [a,b] a list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     known = known_keys()
+    parser = OverridesParser.create()
     given = {}
     for text in overrides:
-        name, equals, value = text.partition("=")
-        name = name.lstrip("+")
+        name, equals, value = text.lstrip("+").partition("=")
         if not equals or not name:
             raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
-        if name in GROUPS:
-            if name != "task" and value not in choices(name) and (name, value) != ("preset", "auto"):
-                raise UserError(
-                    f"unknown {name} '{value}'{nearest(value, choices(name))}; there are: {', '.join(choices(name))}"
-                )
-        elif name not in known and not name.startswith("task.options."):
+        if name not in known and name not in GROUPS and not name.startswith("task.options."):
             raise UserError(f"unknown key '{name}'{nearest(name, [*known, *GROUPS])}; --help lists them all")
-        given[name] = value
+        if not value.strip():
+            raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
+        try:
+            override = parser.parse_override(f"{name}={value}")
+        except HydraException as error:
+            raise UserError(f"{text}: cannot be read ({_first_line(error)}); quote it: {name}=\"'...'\"") from error
+        if override.is_sweep_override():
+            raise UserError(f"{text}: one value, please; scripts/sweep.py takes several")
+        given[name] = override.value()
     return given
 
 
-def _import_plugins(value: str) -> None:
-    import_plugins(OmegaConf.create(f"x: {value}").x or [])
+def _check_choices(given: dict[str, Any]) -> None:
+    """What `algo=`, `sim=` and `preset=` may be: files in cfg/, and the algorithms registered by now."""
+    from pql import algorithms
+
+    allowed = {"algo": algorithms.names(), "sim": choices("sim"), "preset": [*choices("preset"), "auto"]}
+    for group, extra in allowed.items():
+        known = sorted({*choices(group), *extra})
+        if group in given and given[group] not in known:
+            hint = nearest(str(given[group]), known)
+            raise UserError(f"unknown {group} '{given[group]}'{hint}; there are: {', '.join(known)}")
+
+
+def _plugins(given: dict[str, Any]) -> list[str]:
+    plugins = given.get("plugins") or []
+    if not isinstance(plugins, list):
+        raise UserError(f"plugins={plugins}: must be a list: plugins=[{plugins}]")
+    return [str(plugin) for plugin in plugins]
 
 
 def import_plugins(plugins: list[str]) -> None:
@@ -247,11 +271,12 @@ def import_plugins(plugins: list[str]) -> None:
             raise UserError(f"plugin '{plugin}' cannot be imported: {error}") from error
 
 
-def _saved_config(given: dict[str, str]) -> DictConfig | None:
+def _saved_config(given: dict[str, Any]) -> DictConfig | None:
     run_dir = given.get("run_dir")
-    resume = given.get("resume", "false").lower() in ("true", "yes", "on", "1")
-    if not run_dir or run_dir == "null" or not Path(run_dir).exists():
+    resume = given.get("resume", False) is True
+    if run_dir is None or not Path(str(run_dir)).exists():
         return None
+    run_dir = str(run_dir)
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
@@ -264,13 +289,13 @@ def _saved_config(given: dict[str, str]) -> DictConfig | None:
     return OmegaConf.structured(read(path / "config.yaml"))
 
 
-def _task_override(given: dict[str, str]) -> list[str]:
+def _task_override(given: dict[str, Any]) -> list[str]:
     """`task=X` names a file in cfg/task or any registered task."""
     import tasks
 
     if "task" not in given:
         return []
-    name = given["task"]
+    name = str(given["task"])
     if name in choices("task"):
         return [f"task={name}"]
     if name not in tasks.list():
@@ -279,7 +304,14 @@ def _task_override(given: dict[str, str]) -> list[str]:
     return ["task=custom", f"task.name={name}"]
 
 
-def _compose(overrides: list[str], given: dict[str, str]) -> DictConfig:
+def _algo_override(given: dict[str, Any]) -> list[str]:
+    """`algo=X` names a file in cfg/algo, or an algorithm that a plugin registered: that takes PQL's defaults."""
+    if "algo" not in given or given["algo"] in choices("algo"):
+        return [f"algo={given['algo']}"] if "algo" in given else []
+    return ["algo=pql", f"algo.name={given['algo']}"]
+
+
+def _compose(overrides: list[str], given: dict[str, Any]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -288,17 +320,18 @@ def _compose(overrides: list[str], given: dict[str, str]) -> DictConfig:
 
     preset = given.get("preset", "auto")
     if preset == "auto":
-        preset = "gpu" if resolve_device(given.get("device", "auto")).type == "cuda" else "cpu"
-    rest = [o for o in overrides if o.partition("=")[0] not in ("task", "preset")]
-    rest = ["+" + o if o.startswith("task.options.") else o for o in rest]
+        preset = "gpu" if resolve_device(str(given.get("device", "auto"))).type == "cuda" else "cpu"
+    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("task", "algo", "preset")]
+    rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith("task.options.") else o.lstrip("+") for o in rest]
+    chosen = [*_task_override(given), *_algo_override(given), f"preset={preset}"]
     try:
         with initialize_config_dir(str(CFG_DIR), version_base="1.3"):
-            return compose("config", overrides=[*_task_override(given), f"preset={preset}", *rest])
+            return compose("config", overrides=[*chosen, *rest])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
 
 
-def _override(saved: DictConfig, overrides: list[str], given: dict[str, str]) -> DictConfig:
+def _override(saved: DictConfig, given: dict[str, Any]) -> DictConfig:
     """The saved configuration with what this command line says on top; a group's choice stands for its name."""
     try:
         cfg = OmegaConf.create(OmegaConf.to_container(saved))
@@ -306,7 +339,7 @@ def _override(saved: DictConfig, overrides: list[str], given: dict[str, str]) ->
             target = f"{name}.name" if name in ("task", "algo", "sim") else name
             if name == "preset":
                 continue
-            OmegaConf.update(cfg, target, OmegaConf.create(f"x: {value}").x)
+            OmegaConf.update(cfg, target, value)
         if "algo.utd" in given:
             cfg.algo.critic_updates_per_step = None
         elif "algo.critic_updates_per_step" in given:
@@ -346,8 +379,10 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _resolve(cfg: Config, given: dict[str, str]) -> None:
+def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     cfg.device = str(resolve_device(cfg.device))
+    # a run is resumed, played and exported from other folders than it was started in
+    cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
     a = cfg.algo
     if "algo.utd" in given:
         a.critic_updates_per_step = None
@@ -367,6 +402,9 @@ def _validate(cfg: Config) -> None:
         if not ok:
             raise UserError(f"{name}={OmegaConf.select(OmegaConf.structured(cfg), name)}: must be {rule}")
 
+    for name in known_keys():
+        value = OmegaConf.select(OmegaConf.structured(cfg), name)
+        require(not isinstance(value, float) or math.isfinite(value), name, "a finite number")
     require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel or sync")
     require(a.activation in ("relu", "elu", "silu"), "algo.activation", "relu, elu or silu")
     for name in ("num_envs", "max_env_steps", "eval_episodes", "log_interval", "lead_steps"):

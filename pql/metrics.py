@@ -94,8 +94,9 @@ class Progress:
             f" {_number(self.shown['updates']):>4} updates/s | utd {updates / max(1, env_steps):.2e}"
             f" | left {_clock(left)}"
         )
+        line = line[:110]
         if self.terminal:
-            print(f"\r{line[:110]}\x1b[K", end="", flush=True)
+            print(f"\r{line}\x1b[K", end="", flush=True)
         else:
             print(line, flush=True)
 

@@ -44,7 +44,10 @@ class NStepWindows:
         self.valid = torch.zeros(*shape, dtype=torch.bool, device=device)
 
     def add(self, obs, action, reward, next_obs, terminated, truncated, valid) -> Batch | None:
-        """Take in one vector step (N rows each); returns the N finished windows, or None in the first n - 1 steps."""
+        """Take in one vector step (N rows each); returns the N finished windows, or None in the first n - 1 steps.
+
+        The batch shares memory with the windows: it is valid until the next `add`.
+        """
         slot = self.steps % self.n_step
         self.obs[slot] = obs
         self.action[slot] = action

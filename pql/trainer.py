@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import math
+import os
 import platform
+import shutil
 import signal
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -24,6 +31,7 @@ from pql.p_learner import PLearner
 from pql.replay import Batch, Replay
 from pql.runtime.pacing import critic_pacer, policy_pacer, replay_guard
 from pql.runtime.shared import Shared
+from pql.runtime.worker import SIGNALS
 from pql.v_learner import VLearner
 
 
@@ -42,6 +50,7 @@ def make_shared(cfg: Config, obs_dim: int, action_dim: int) -> Shared:
         boards={"v_learner": VLearner.measures, "p_learner": PLearner.measures},
         device=torch.device(cfg.device),
     )
+    shared.learning_starts = cfg.algo.warmup_steps
     shared.policy.publish(policy.data)
     shared.critic.publish(critic.data)
     return shared
@@ -76,11 +85,20 @@ class Monitor:
             and write theirs.
         blocking_evaluation: finish an evaluation before anything else happens (one process), or advance it
             little by little through `evaluate_a_little` (several processes).
+        interrupt: says whether a signal asked the run to end.
     """
 
-    def __init__(self, cfg: Config, shared: Shared, env: Any, manifest: dict | None, blocking_evaluation: bool):
+    def __init__(
+        self,
+        cfg: Config,
+        shared: Shared,
+        env: Any,
+        manifest: dict | None,
+        blocking_evaluation: bool,
+        interrupt: Interrupt | None = None,
+    ):
         self.cfg, self.shared, self.env = cfg, shared, env
-        self.blocking_evaluation = blocking_evaluation
+        self.in_background = not blocking_evaluation
         self.run_dir = Path(cfg.run_dir)
         self.save: Callable[[], None] = lambda: None
         algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)
@@ -89,10 +107,11 @@ class Monitor:
         self.normalizer = Normalizer(env.obs_dim, env.device)
         self.critic_parameters = sum(p.numel() for p in algorithm.make_critic().parameters())
         self.flops_per_update = critic_update_flops(cfg, env.obs_dim, env.action_dim)
-        self.pacers = critic_pacer(cfg), policy_pacer(cfg)
+        self.pacers = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
         self.max_vector_steps = -(-cfg.max_env_steps // cfg.num_envs)
         shared.step_limit.fill_(self.max_vector_steps)
-        self.seen = self.env_steps
+        self.seen = 0 if manifest is None else manifest["seen"]  # env steps at the last tick
+        self.logged = self.evaluated_at = (-1, -1, -1)  # counters at the last line and the last evaluation
         self.since = {role: board.sums.clone() for role, board in shared.boards.items()}
         self.waited = dict.fromkeys(shared.waited, 0.0)
         self.earlier_time = 0.0 if manifest is None else manifest["wall_time_s"]
@@ -100,7 +119,7 @@ class Monitor:
         self.set_aside = 0.0  # seconds spent evaluating while nothing else ran
         self.evaluation: Iterator | None = None
         self.last_return: float | None = None
-        self.interrupted: str | None = None
+        self.interrupt = interrupt
         try:
             self.first_state = env.state_dict()
         except NotImplementedError:
@@ -111,6 +130,16 @@ class Monitor:
     @property
     def env_steps(self) -> int:
         return int(self.shared.vector_steps) * self.cfg.num_envs
+
+    @property
+    def interrupted(self) -> str | None:
+        """The signal that asked this run to end, if one did."""
+        return self.interrupt.name if self.interrupt else None
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        s = self.shared
+        return int(s.vector_steps), int(s.critic_updates), int(s.policy_updates)
 
     @property
     def wall_time(self) -> float:
@@ -128,15 +157,16 @@ class Monitor:
         cfg, now = self.cfg, self.env_steps
         if self._crossed(cfg.log_interval, now):
             self.log()
-        if self._crossed(cfg.eval_interval, now) and self.evaluation is None:
+        last = now >= int(self.shared.step_limit) * cfg.num_envs  # then an evaluation and a checkpoint come anyway
+        if self._crossed(cfg.eval_interval, now) and self.evaluation is None and not (last and self.in_background):
             self.begin_evaluation()
-            if self.blocking_evaluation:
-                self.finish_evaluation()
-        save = self._crossed(cfg.checkpoint_interval, now)
+            if not self.in_background:
+                self.finish_evaluation(even_if_interrupted=True)  # a resumed run would not repeat it
+        save = self._crossed(cfg.checkpoint_interval, now) and not last
         self.seen = now
         if save:
             self.save()
-        if self.interrupted or (cfg.max_time is not None and self.wall_time >= cfg.max_time):
+        if cfg.max_time is not None and self.wall_time >= cfg.max_time:
             self.shared.step_limit.fill_(0)
         train = float(self.shared.episodes[0])
         self.progress.show(now, int(self.shared.critic_updates), self.wall_time, train, self.last_return)
@@ -146,14 +176,16 @@ class Monitor:
 
     def finished(self) -> bool:
         """The actor has stopped and the learners have done all that belongs to its steps."""
-        s = self.shared
-        critic, policy = self.pacers
-        steps, updates = int(s.vector_steps), int(s.critic_updates)
-        return (
-            steps >= int(s.step_limit)
-            and updates >= critic.due(steps)
-            and int(s.policy_updates) >= policy.due(updates)
-        )
+        stopped = int(self.shared.vector_steps) >= int(self.shared.step_limit)
+        return stopped and not self.critic_update_due() and not self.policy_update_due()
+
+    def critic_update_due(self) -> bool:
+        steps, updates, _ = self.counters
+        return self.pacers[0].follower_may_step(steps, updates)
+
+    def policy_update_due(self) -> bool:
+        steps, updates, policy_updates = self.counters
+        return steps >= self.shared.learning_starts and self.pacers[1].follower_may_step(updates, policy_updates)
 
     def log(self, keep: bool = False) -> dict[str, Any]:
         """Write one line of metrics; with `keep` the means' interval goes on as if there had been none."""
@@ -182,6 +214,7 @@ class Monitor:
                 self.waited[role] = float(waited)
         if not keep:
             self.logged_at = now
+        self.logged = self.counters
         self.writer.write(line)
         return line
 
@@ -192,6 +225,7 @@ class Monitor:
         self.shared.policy.receive(self.weights.data, seen=0)
         self.shared.normalizer.receive(self.normalizer.state, seen=0)
         self.normalizer.refresh()
+        self.evaluated_at = self.counters
         self.evaluated = {"env_steps": self.env_steps, "wall_time_s": round(self.wall_time, 3)}
         self.evaluated["critic_updates"] = int(self.shared.critic_updates)
         act = lambda obs: self.policy(self.normalizer(obs))  # noqa: E731
@@ -204,12 +238,12 @@ class Monitor:
         while self.evaluation is not None and time.monotonic() < end:
             self._advance()
 
-    def finish_evaluation(self) -> None:
+    def finish_evaluation(self, even_if_interrupted: bool = False) -> None:
+        """Advance a running evaluation to its end, while nothing else runs: this time is not training's."""
         began = time.monotonic()
-        while self.evaluation is not None:
+        while self.evaluation is not None and (even_if_interrupted or not self.interrupted):
             self._advance()
-        if self.blocking_evaluation:
-            self.set_aside += time.monotonic() - began
+        self.set_aside += time.monotonic() - began
 
     def _advance(self) -> None:
         try:
@@ -228,6 +262,15 @@ class Monitor:
                 }
             )
 
+    def conclude(self) -> None:
+        """The closing line and the evaluation of the final policy, unless the last tick has written just these."""
+        if self.logged != self.counters:
+            self.log(keep=True)
+        self.finish_evaluation()  # one that began on the way
+        if self.evaluated_at != self.counters and not self.interrupted:
+            self.begin_evaluation()
+            self.finish_evaluation()
+
     # --- checkpoints and the end ----------------------------------------------------------------------------
 
     def save_shared(self, folder: Path) -> None:
@@ -245,6 +288,8 @@ class Monitor:
             "critic_updates": int(s.critic_updates),
             "policy_updates": int(s.policy_updates),
             "invalid": int(s.invalid),
+            "learning_starts": s.learning_starts,
+            "seen": self.seen,
             "wall_time_s": self.wall_time,
         }
         checkpoint.finish(folder, self.env_steps, facts)
@@ -293,21 +338,22 @@ def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> 
     shared.invalid.fill_(manifest["invalid"])
     shared.policy.version.fill_(manifest["policy_updates"])  # the P-learner publishes once as it loads
     if "replay.safetensors" in manifest["files"]:
+        shared.learning_starts = manifest["learning_starts"]
         ring = checkpoint.load_tensors(folder, "replay")
         shared.rows[: len(ring["rows"])] = ring["rows"].to(shared.rows.device)
         shared.head.copy_(ring["head"])
+    else:  # warm up again, with the policy at hand: there is nothing yet to sample from
+        shared.learning_starts += manifest["vector_steps"]
 
 
 class Interrupt:
     """SIGINT, SIGTERM and SIGUSR2 ask a run to end with a checkpoint; a second SIGINT ends it at once."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-
-    def __init__(self, monitor: Monitor):
-        self.monitor = monitor
+    def __init__(self) -> None:
+        self.name: str | None = None
 
     def __enter__(self) -> Interrupt:
-        self.before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        self.before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -315,54 +361,101 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: Any) -> None:
-        if self.monitor.interrupted and number == signal.SIGINT:
+        if self.name and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third must not disturb the tidying up
             raise KeyboardInterrupt
-        self.monitor.interrupted = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
 
 
 def train(cfg: Config) -> dict[str, Any]:
     """Train as configured; returns the summary. Raises UserError, or RoleFailed if a process died."""
+    run_dir = Path(cfg.run_dir)
+    summary_path = run_dir / "summary.json"
+    done = json.loads(summary_path.read_text()) if cfg.resume and summary_path.exists() else {}
+    completed = done.get("status") == "completed"
+    if completed:
+        longer = cfg.max_env_steps > done["env_steps"] and (cfg.max_time or math.inf) > done["wall_time_s"]
+        if not longer:
+            print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
+            return done
+    with Interrupt() as interrupt:
+        env = make_env(cfg, cfg.eval_episodes, seed_of(cfg.seed, "evaluation") % 2**31)
+        try:
+            with _owned(run_dir):
+                checkpointed = _checkpoint(cfg, run_dir, completed)
+                return _train(cfg, env, interrupt, run_dir, *checkpointed)
+        finally:
+            env.close()
+
+
+@contextmanager
+def _owned(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder for this process alone. Raises UserError where another trains in it, or none can."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+        handle = os.open(run_dir, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written ({error.strerror}): name another folder") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"run_dir={run_dir} is in use: another process trains in it") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def _checkpoint(cfg: Config, run_dir: Path, completed: bool) -> tuple[Path | None, dict[str, Any] | None]:
+    """Where to go on from, and its manifest; None where a run begins. Raises UserError rather than lose a run."""
+    if not cfg.resume:
+        return None, None
+    newest = checkpoint.newest(run_dir, warn=lambda text: print(text, file=sys.stderr))
+    if newest is None and checkpoint.found(run_dir):
+        raise UserError(
+            f"run_dir={run_dir}: all of its checkpoints are damaged, so it cannot be resumed; "
+            "start again in another folder"
+        )
+    if newest is None and completed:
+        raise UserError(f"run_dir={run_dir} is complete and its checkpoints are gone, so it cannot be continued")
+    return newest or (None, None)
+
+
+def _train(
+    cfg: Config, env: Any, interrupt: Interrupt, run_dir: Path, folder: Path | None, manifest: dict[str, Any] | None
+) -> dict[str, Any]:
+    from pql import config
     from pql.runtime import parallel, sync
     from pql.video import record
 
-    run_dir = Path(cfg.run_dir)
-    summary_path = run_dir / "summary.json"
-    checkpointed = checkpoint.newest(run_dir) if cfg.resume else None
-    folder, manifest = checkpointed or (None, None)
-    if manifest is not None and summary_path.exists():
-        done = json.loads(summary_path.read_text())
-        longer = cfg.max_env_steps > done["env_steps"] and (cfg.max_time or 1e99) > done["wall_time_s"]
-        if done["status"] == "completed" and not longer:
-            print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
-            return done
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
-        print("note: the checkpoint holds no replay ring; learning goes on with an empty one")
-    env = make_env(cfg, cfg.eval_episodes, seed_of(cfg.seed, "evaluation") % 2**31)
+        print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
     shared = make_shared(cfg, env.obs_dim, env.action_dim)
-    from pql import config
-
     config.save(cfg, run_dir / "config.yaml")
-    if manifest is None and (run_dir / "metrics.jsonl").exists():
-        (run_dir / "metrics.jsonl").unlink()  # of a start that reached no checkpoint
-    summary_path.unlink(missing_ok=True)
+    if manifest is None:  # what a start that reached no checkpoint has left
+        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
     if folder is not None:
         restore_counters(shared, folder, manifest)
-    monitor = Monitor(cfg, shared, env, manifest, blocking_evaluation=cfg.runtime == "sync")
+    monitor = Monitor(cfg, shared, env, manifest, cfg.runtime == "sync", interrupt)
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
     try:
-        with Interrupt(monitor):
-            runtime = sync if cfg.runtime == "sync" else parallel
-            runtime.run(cfg, monitor, folder)
-            if monitor.interrupted:
-                monitor.progress.message(
-                    f"stopped by {monitor.interrupted} with a checkpoint; continue with resume=true run_dir={run_dir}"
-                )
-                return monitor.summary("interrupted", reason=monitor.interrupted)
-            monitor.log(keep=True)
-            monitor.begin_evaluation()
-            monitor.finish_evaluation()
+        runtime = sync if cfg.runtime == "sync" else parallel
+        runtime.run(cfg, monitor, folder)
+        if not monitor.interrupted:
+            monitor.conclude()
+        if monitor.interrupted:
+            monitor.progress.message(
+                f"stopped by {monitor.interrupted} with a checkpoint; continue with resume=true run_dir={run_dir}"
+            )
+            return monitor.summary("interrupted", reason=monitor.interrupted)
         more = {"eval_return": monitor.last_return}
         random = evaluation.play(env, evaluation.random_policy(env, cfg.seed))
         more["random_return"] = float(random.returns.mean())
@@ -377,4 +470,3 @@ def train(cfg: Config) -> dict[str, Any]:
         raise
     finally:
         monitor.writer.close()
-        env.close()

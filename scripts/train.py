@@ -22,6 +22,10 @@ def main(argv: list[str]) -> int:
         except RoleFailed as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print(f"error: stopped at once; continue from the last checkpoint with resume=true run_dir={cfg.run_dir}",
+                  file=sys.stderr)  # fmt: skip
+            return 130
     if summary["status"] == "completed":
         print_summary(cfg.run_dir, summary)
     return 0

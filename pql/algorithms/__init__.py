@@ -13,6 +13,11 @@ def register(name: str, algorithm: type) -> None:
     _ALGORITHMS[name] = algorithm
 
 
+def names() -> list[str]:
+    """The registered algorithms, sorted."""
+    return sorted(_ALGORITHMS)
+
+
 def make(cfg, obs_dim: int, action_dim: int):
     """The algorithm that `cfg` (an AlgoConfig) names, for these dimensions. Raises UserError."""
     from pql.errors import UserError, nearest

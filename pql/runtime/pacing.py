@@ -45,9 +45,10 @@ class Pacer:
         return leader < self.warmup or self.ratio * (leader + 1) - follower <= self.tolerance + 1e-6
 
 
-def critic_pacer(cfg) -> Pacer:
-    """Critic updates follow vector steps."""
-    return Pacer(cfg.algo.critic_updates_per_step, cfg.lead_steps, cfg.algo.warmup_steps)
+def critic_pacer(cfg, learning_starts: int | None = None) -> Pacer:
+    """Critic updates follow vector steps, from vector step `learning_starts` on (None: after the warm-up)."""
+    warmup = cfg.algo.warmup_steps if learning_starts is None else learning_starts
+    return Pacer(cfg.algo.critic_updates_per_step, cfg.lead_steps, warmup)
 
 
 def policy_pacer(cfg) -> Pacer:

@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pql.runtime.shared import ROLES
 from pql.trainer import Monitor
 
 GRACE = 4.0  # seconds that children have to end by themselves
+START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time
 
 
 class RoleFailed(Exception):
@@ -62,17 +64,27 @@ class Team:
         self.cfg, self.shared = cfg, shared
         context = torch.multiprocessing.get_context("spawn")
         self.wakes = {role: context.Semaphore(0) for role in ROLES}
-        self.processes, self.pipes = {}, {}
+        self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
-            mine, theirs = context.Pipe(duplex=False)
-            arguments = (role, cfg, shared, self.wakes, theirs, os.getpid(), resume_from)
-            process = context.Process(target=worker.main, args=arguments, name=f"pql-{role}", daemon=True)
-            self.processes[role], self.pipes[role] = process, mine
-            shared.heartbeat[role].fill_(time.monotonic())
-        for role, process in self.processes.items():
-            process.start()
-            shared.heartbeat[role].fill_(time.monotonic())
+            self.pipes[role], theirs[role] = context.Pipe(duplex=False)
+            arguments = (role, cfg, shared, self.wakes, theirs[role], os.getpid(), resume_from)
+            self.processes[role] = context.Process(
+                target=worker.main, args=arguments, name=f"pql-{role}", daemon=True
+            )
         self.ticket = 0
+        self.watched, self.looked = 0.0, time.monotonic()
+        self.beats = dict.fromkeys(ROLES, (0.0, 0.0))  # role -> its last heartbeat, and `watched` when that came
+        # A Ctrl-C meant for the parent reaches children that cannot ignore it yet: they start with it blocked.
+        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        try:
+            for role, process in self.processes.items():
+                process.start()
+                theirs[role].close()  # so that a death in the middle of a message is an end of file
+        except BaseException:
+            self.__exit__()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
 
     def __enter__(self) -> Team:
         return self
@@ -82,11 +94,15 @@ class Team:
         self.shared.stop.fill_(1)
         self.wake_all()
         end = time.monotonic() + GRACE
-        for process in self.processes.values():
+        started = [process for process in self.processes.values() if process.pid is not None]
+        for process in started:
             process.join(max(0.0, end - time.monotonic()))
+        for process in started:
             if process.is_alive():
                 process.kill()
                 process.join(GRACE)
+        for pipe in self.pipes.values():
+            pipe.close()
 
     def wake_all(self) -> None:
         for wake in self.wakes.values():
@@ -95,14 +111,19 @@ class Team:
 
     def look_after(self) -> None:
         """Raises RoleFailed if a child died, raised, or gave no sign of life for too long."""
+        # Only time in which the parent itself was awake counts: after Ctrl-Z and fg nobody is to blame.
         now = time.monotonic()
+        self.watched += min(now - self.looked, 1.0)
+        self.looked = now
         for role, process in self.processes.items():
-            if self.pipes[role].poll():
+            if self.pipes[role].poll() or process.exitcode is not None:
                 raise self._failed(role)
-            if process.exitcode is not None:
-                raise self._failed(role)
-            silent = now - float(self.shared.heartbeat[role])
-            if silent > self.cfg.heartbeat_timeout:
+            beat = float(self.shared.heartbeat[role])
+            if beat != self.beats[role][0]:
+                self.beats[role] = (beat, self.watched)
+            silent = self.watched - self.beats[role][1]
+            limit = self.cfg.heartbeat_timeout
+            if silent > (limit if int(self.shared.ready[role]) else max(limit, START)):
                 raise RoleFailed(f"the {role} process gave no sign of life for {silent:.0f} s (heartbeat_timeout)")
 
     def _failed(self, role: str) -> Exception:
@@ -112,7 +133,7 @@ class Team:
                 message, trace = self.pipes[role].recv()
                 if message.startswith(("UserError:", "TaskError:")):
                     return UserError(message.partition(": ")[2])
-                print(trace, flush=True)
+                print(trace, file=sys.stderr, flush=True)
                 return RoleFailed(f"the {role} process raised {message}")
         except (EOFError, OSError):
             pass
@@ -172,7 +193,7 @@ def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
                 team.wait(0.02)
             monitor.start_clock()
             team.wake_all()
-            while not monitor.finished():
+            while not monitor.finished() and not monitor.interrupted:
                 team.look_after()
                 monitor.tick()
                 if monitor.evaluation is None:
@@ -180,10 +201,6 @@ def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
                 else:
                     monitor.evaluate_a_little(0.1)
             team.save(monitor)
-            if not monitor.interrupted:
-                while monitor.evaluation is not None:
-                    team.look_after()
-                    monitor.evaluate_a_little(0.1)
     finally:
         torch.set_num_threads(before)
 

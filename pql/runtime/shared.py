@@ -72,6 +72,7 @@ class Shared:
     """
 
     def __init__(self, ring, policy_size, critic_size, normalizer_size, boards, device):
+        self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         self.rows = torch.zeros(ring, device=device)
         self.head = torch.zeros(1, dtype=torch.int64)
         self.policy = Mailbox(policy_size, device=device)

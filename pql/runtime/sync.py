@@ -1,4 +1,7 @@
-"""One process: the three roles take turns, in a fixed order. Deterministic."""
+"""One process: the three roles take turns, in an order that the counters alone decide. Deterministic.
+
+As nothing but the counters says whose turn it is, a run may be stopped after any turn and go on from there.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
     v_learner = VLearner(cfg, algorithm, replay, shared, device)
     p_learner = PLearner(cfg, algorithm, replay, shared, device)
     roles = (actor, v_learner, p_learner)
-    critic_pacer, policy_pacer = monitor.pacers
 
     def save() -> None:
         folder = checkpoint.begin(monitor.run_dir)
@@ -38,13 +40,17 @@ def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
             role.load_state_dict(checkpoint.load_tensors(resume_from, role.role))
     monitor.save = save
     monitor.start_clock()
-    while not monitor.finished():
-        if int(shared.vector_steps) < int(shared.step_limit):
-            actor.step()
-        while critic_pacer.follower_may_step(int(shared.vector_steps), int(shared.critic_updates)):
-            v_learner.update()
-            while policy_pacer.follower_may_step(int(shared.critic_updates), int(shared.policy_updates)):
+    try:
+        while not monitor.interrupted:
+            if monitor.policy_update_due():
                 p_learner.update()
-        monitor.tick()
-    save()
-    env.close()
+            elif monitor.critic_update_due():
+                v_learner.update()
+            else:  # all that belongs to the last vector step is done
+                monitor.tick()
+                if monitor.finished():
+                    break
+                actor.step()
+        save()
+    finally:
+        env.close()

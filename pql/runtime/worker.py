@@ -13,6 +13,7 @@ import traceback
 from typing import Any, Callable
 
 WAKE_AT_LEAST_EVERY = 0.05  # seconds; a bound on every blocking call
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # they ask a run to stop; the parent answers them
 
 
 class Link:
@@ -96,15 +97,21 @@ def v_learner_loop(learner: Any, link: Link, critic_pacer: Any, policy_pacer: An
 def p_learner_loop(learner: Any, link: Link, pacer: Any) -> None:
     """Update the policy as often as the critic's updates ask for."""
     s = link.shared
-    while link.wait_for(lambda: pacer.follower_may_step(int(s.critic_updates), int(s.policy_updates))):
+
+    def may_update() -> bool:
+        learning = int(s.vector_steps) >= s.learning_starts
+        return learning and pacer.follower_may_step(int(s.critic_updates), int(s.policy_updates))
+
+    while link.wait_for(may_update):
         learner.update()
         link.wake("v_learner")
 
 
 def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, parent: int, resume_from: Any) -> None:
     """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the parent blocked them until here
     _die_with_parent()
     try:
         _work(role, cfg, shared, wakes, parent, resume_from)
@@ -145,7 +152,7 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
         checkpoint.save_tensors(checkpoint.partial(cfg.run_dir), role, worker.state_dict())
 
     link = Link(role, shared, wakes, parent, save)
-    critic, policy = critic_pacer(cfg), policy_pacer(cfg)
+    critic, policy = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
     # ready; the clock starts when all are
     shared.ready[role].fill_(1)
     if link.wait_for(lambda: all(int(flag) for flag in shared.ready.values())):

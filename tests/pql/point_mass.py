@@ -1,0 +1,117 @@
+"""A plugin for the tests: a task that needs no simulator, and algorithms and environments that fail on demand.
+
+`Point`: push a point towards the origin of a plane. Pure torch, so it runs under any Python and takes microseconds.
+`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|signal>:<nth loss>".
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import torch
+
+import tasks
+from pql import algorithms
+from pql.algorithms.pql import PQL
+from pql.algorithms.pql_d import PQLD
+
+
+class PointEnv(tasks.VectorEnv):
+    """Same-step reset; episodes end where the point leaves the disc of radius 2, or after 25 steps."""
+
+    max_episode_steps = 25
+
+    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None):
+        self.name, self.num_envs, self.obs_dim, self.action_dim = "Point", num_envs, 2, 2
+        self.device = torch.device("cpu")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.dt = 0.1
+        failing = only is None or num_envs == only  # evaluation has environments of its own, of another number
+        self.nan_at, self.raise_at = (nan_at, raise_at) if failing else (None, None)
+        self.steps = 0
+        self.reset()
+
+    def start(self):
+        return torch.rand(self.num_envs, 2, generator=self.generator) * 2 - 1
+
+    def reset(self):
+        self.at, self.age = self.start(), torch.zeros(self.num_envs)
+        return self.at
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.raise_at:
+            raise RuntimeError("the point has gone missing")
+        at = self.at + 0.2 * action.clamp(-1, 1)
+        if self.steps == self.nan_at:
+            at[self.num_envs // 2] = float("nan")
+        self.age = self.age + 1
+        distance = at.norm(dim=1)
+        terminated = distance > 2
+        truncated = (self.age >= self.max_episode_steps) & ~terminated
+        ended = terminated | truncated
+        self.at = torch.where(ended[:, None], self.start(), at)
+        self.age = self.age * ~ended
+        valid = torch.ones(self.num_envs, dtype=torch.bool)
+        return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {})
+
+    def state_dict(self):
+        return {"at": self.at.clone(), "age": self.age.clone(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.at, self.age = state["at"].clone(), state["age"].clone()
+        self.generator.set_state(state["generator"])
+        return self.at
+
+
+class Point:
+    """The registry needs no more of a task than its options and the simulators that it runs on."""
+
+    simulators = ("plane",)
+
+    def __init__(self, **options):
+        self.options = options
+
+
+class Fault:
+    """Counts losses; at the nth of the named role it raises, or asks its own process to stop."""
+
+    def __init__(self):
+        self.role, self.what, at = os.environ.get("POINT_FAULT", "none:none:0").split(":")
+        self.at, self.count = int(at), {"v_learner": 0, "p_learner": 0}
+
+    def __call__(self, role):
+        self.count[role] += 1
+        if role != self.role or self.count[role] != self.at:
+            return
+        if self.what == "raise":
+            raise RuntimeError(f"a fault in the {role}")
+        os.kill(os.getpid(), getattr(signal, self.what))
+
+
+def faulty(base):
+    class Faulty(base):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.fault = Fault()
+
+        def critic_loss(self, *args):
+            self.fault("v_learner")
+            return super().critic_loss(*args)
+
+        def policy_loss(self, *args):
+            self.fault("p_learner")
+            return super().policy_loss(*args)
+
+    return Faulty
+
+
+def make(name, task, num_envs, device, seed=0, threads=None):
+    return PointEnv(num_envs, seed, **task.options)
+
+
+tasks.register_simulator(tasks.Backend("plane", "cpu", lambda: None, make))
+tasks.register("Point", Point)
+algorithms.register("pql_faulty", faulty(PQL))
+algorithms.register("pql_d_faulty", faulty(PQLD))

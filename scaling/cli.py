@@ -53,7 +53,8 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
         if key not in known:
             raise InputError(f"unknown key {key!r}; {nearest(key, known)}")
         try:
-            values[key] = None if text.lower() in ("none", "null", "") else known[key].metadata["parse"](text)
+            unset = text.lower() in ("none", "null", "") and known[key].default is None
+            values[key] = None if unset else known[key].metadata["parse"](text)
         except ValueError as error:
             raise InputError(f"{key}={text!r} cannot be read: {error}") from None
     return schema(**values)

@@ -37,7 +37,7 @@ class Options:
 
     curves: str | None = option(None, "table of learning curves (.csv, .csv.gz, .parquet) or a sweep folder")
     crossings: str | None = option(None, "instead of curves: a table task, utd, threshold, env_steps, "
-                                         "optional model_size, censored")  # fmt: skip
+                                         "optional model_size, batch_size, censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
     where: str | None = option(None, "keep rows that satisfy this, such as \"task == 'Ant' and utd <= 4\"")
     hparams_from: list | None = option(None, "set(s) that B* and eta* are fitted on; all by default", words)
@@ -90,9 +90,8 @@ class Result:
             tasks = [task] if task in surface.tasks_ else surface.tasks_
             logs = [np.log(surface.best_samples("batch_size", t, utd)) for t in tasks]
             return np.exp(np.nanmean(logs, axis=0))
-        used = np.nan
-        if self.crossings is not None:
-            used = float(np.exp(np.log(self.crossings.cells_["batch_size"].astype(float)).mean()))
+        cells = self.points.cells if self.crossings is None else self.crossings.cells_
+        used = float(np.exp(np.log(cells["batch_size"].astype(float)).mean())) if "batch_size" in cells else np.nan
         return np.full((len(self.points.values), len(utd)), used)
 
     def data_samples(self, utd: np.ndarray, level: int, task: str | None = None) -> np.ndarray:
@@ -213,6 +212,8 @@ def _from_crossings(options: Options) -> Result:
     thresholds = np.sort(table["threshold"].unique().astype(float))
     cells = table.groupby(key, dropna=False)["env_steps"].max().reset_index().rename(columns={"env_steps": "horizon"})
     cells["cells"] = 1
+    if "batch_size" in table:
+        cells["batch_size"] = table.groupby(key, dropna=False)["batch_size"].first().to_numpy()
     at = table.merge(cells.assign(at=cells.index), on=key, how="left")["at"].to_numpy()
     values = np.full((1, len(cells), len(thresholds)), np.nan)
     steps = np.log(table["env_steps"].to_numpy(dtype=float))

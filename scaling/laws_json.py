@@ -180,6 +180,8 @@ def write(result: Result, out: Path) -> dict[str, Any]:
         arrays["used"] = np.array([np.exp(np.log(used[c].astype(float)).mean())
                                    for c in ("batch_size", "learning_rate")])  # fmt: skip
         arrays["seeds"] = np.array(float(used["seeds"].median()))
+    elif "batch_size" in cells:
+        arrays["used"] = np.array([np.exp(np.log(cells["batch_size"]).mean()), np.nan])
     np.savez_compressed(out / "samples.npz", **arrays)
     (out / "laws.json").write_text(json.dumps(laws, indent=1) + "\n")
     return laws

@@ -61,7 +61,13 @@ def windows_of(metrics: pd.DataFrame, batch_size: float, overlapped: bool) -> pd
 
 def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]:
     """One run: its curve, its windows, facts for the cost model, notes. Raises ValueError if it cannot be used."""
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (folder / name).exists():
+            raise ValueError(f"it has no {name} (never started, or deleted)")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    except Exception as error:
+        raise ValueError(f"config.yaml cannot be read ({type(error).__name__})") from None
     metrics = read_metrics(folder / "metrics.jsonl")
     summary, notes = {}, []
     if (folder / "summary.json").exists():

@@ -11,6 +11,12 @@ def bullet(line: str, width: int = 80) -> str:
     return textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
 
 
+def shell(command: str, width: int = 80) -> str:
+    """A command wrapped with backslashes: it can still be copied and run."""
+    lines = textwrap.wrap(command, width - 6, break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(("  " if i == 0 else "    ") + line for i, line in enumerate(lines))
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned by their widest cell: the first to the left, the others to the right."""
     cells = [list(map(str, head)), *[list(map(str, row)) for row in rows]]

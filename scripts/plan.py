@@ -11,7 +11,7 @@ import numpy as np
 
 from scaling.cli import main
 from scaling.plan import Options, command, make_plan, with_interval
-from scaling.terminal import bullet, table
+from scaling.terminal import bullet, shell, table
 
 
 def run(options: Options) -> None:
@@ -32,7 +32,7 @@ def run(options: Options) -> None:
         rows.append(("wall-clock seconds", with_interval(plan.seconds)))
     for name, value in rows:
         print(f"  {name:<30}{value}")
-    print(f"\n  {command(plan)}")
+    print(f"\n{shell(command(plan))}")
     if plan.warnings:
         print("\nBeyond what the runs tell")
         print("\n".join(bullet(line) for line in plan.warnings))

@@ -1,0 +1,17 @@
+"""The one exception a user's mistake raises: one line that states the rule, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+
+class InputError(ValueError):
+    """Wrong input. Scripts print the message without a traceback and exit with status 2."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the closest of `choices`, or what there is to choose from."""
+    known = [str(c) for c in choices]
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"

@@ -19,13 +19,14 @@ def minimise(cost: np.ndarray, log_utd: np.ndarray) -> tuple[np.ndarray, np.ndar
     bound = (at == 0) | (at == last)
     inner = np.clip(at, 1, last - 1)
     left, mid, right = (log_cost[rows, inner + k] for k in (-1, 0, 1))
-    bend = left - 2 * mid + right
     with np.errstate(divide="ignore", invalid="ignore"):
+        bend = left - 2 * mid + right
         shift = np.where((bend > 0) & ~bound, 0.5 * (left - right) / bend, 0.0)
     shift = np.clip(np.nan_to_num(shift), -1.0, 1.0)
     step = log_utd[1] - log_utd[0]
     best = log_utd[at] + shift * step
-    return best, log_cost[rows, at] - np.where(bound, 0.0, 0.25 * (left - right) * shift), bound
+    tilt = np.where(bound | ~(np.isfinite(left) & np.isfinite(right)), 0.0, np.nan_to_num(left) - np.nan_to_num(right))
+    return best, log_cost[rows, at] - 0.25 * tilt * shift, bound
 
 
 def search_range(utds: np.ndarray, reach: float = 4.0) -> np.ndarray:

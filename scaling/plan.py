@@ -258,7 +258,7 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
 def command(plan: Plan) -> str:
     """A ready scripts/train.py command line."""
     words = ["python scripts/train.py"]
-    if plan.task:
+    if plan.task and plan.task != "all":
         words.append(f"task={plan.task}")
     words += [f"algo.utd={plan.utd[0]:.6g}", f"algo.batch_size={max(1, round(plan.batch_size[0]))}"]
     if np.isfinite(plan.learning_rate[0]):

@@ -83,16 +83,31 @@ class Result:
         return np.sort(self.points.cells["utd"].unique().astype(float))
 
     def batch_samples(self, utd: np.ndarray, task: str | None = None) -> np.ndarray:
-        """(R, G) best batch size: of one task, or the geometric mean of all; the runs' own where it was not swept."""
+        """(R, G) batch size that D was measured or fitted at: of one task, or the geometric mean of all.
+
+        B*(sigma) where D is the bottom of the response surface; where the data runs are a stage of their own, the line
+        through their batch sizes: the cost of a prediction is the cost of the runs that it continues.
+        """
         utd = np.asarray(utd, dtype=float)
         surface = self.surface
-        if surface is not None and "batch_size" in surface.swept_:
+        if self.points.from_surface and surface is not None and "batch_size" in surface.swept_:
             tasks = [task] if task in surface.tasks_ else surface.tasks_
             logs = [np.log(surface.best_samples("batch_size", t, utd)) for t in tasks]
             return np.exp(np.nanmean(logs, axis=0))
+        slope, at_one = self.run_line("batch_size")
+        intercept = at_one[task] if task in at_one else float(np.mean(list(at_one.values())))
+        return np.tile(np.exp(intercept + slope * np.log(utd)), (len(self.points.values), 1))
+
+    def run_line(self, name: str) -> tuple[float, dict[str, float]]:
+        """Slope in ln sigma (shared) and ln value at sigma 1 per task of a hyperparameter as the data runs had it."""
         cells = self.points.cells if self.crossings is None else self.crossings.cells_
-        used = float(np.exp(np.log(cells["batch_size"].astype(float)).mean())) if "batch_size" in cells else np.nan
-        return np.full((len(self.points.values), len(utd)), used)
+        tasks = sorted(cells["task"].unique())
+        if name not in cells or cells[name].isna().any():
+            return 0.0, {t: float("nan") for t in tasks}
+        dummies = (cells["task"].to_numpy()[:, None] == np.array(tasks, dtype=object)).astype(float)
+        design = np.column_stack([np.log(cells["utd"].to_numpy(dtype=float)), dummies])
+        solution = np.linalg.lstsq(design, np.log(cells[name].to_numpy(dtype=float)), rcond=None)[0]
+        return float(solution[0]), {t: float(v) for t, v in zip(tasks, solution[1:])}
 
     def data_samples(self, utd: np.ndarray, level: int, task: str | None = None) -> np.ndarray:
         """(R, G) steps to threshold number `level`."""

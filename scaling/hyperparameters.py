@@ -188,7 +188,9 @@ class ResponseSurface:
             gradient = gradient + beta[:, None, self._slices["size"]] * size[None, :, None]
         if self.correct_bias:  # the lowest point of a noisy bowl looks lower than it is, by tr(H^-1 cov(gradient)) / 2
             excess = self._gradient_excess(covariance, task_of, sigma, size, inverse)
-            self.log_data_ += np.where((held == free).all(axis=2), excess, 0.0)
+            # A cell on its own was put where someone thought the bottom was, often by this very fit: leave it alone.
+            several = np.bincount(group, minlength=len(self.groups_)) > 1
+            self.log_data_ += np.where((held == free).all(axis=2) & several[None], excess, 0.0)
         self.log_data_ += np.einsum("rgi,rgi->rg", held, gradient)
         self.log_data_ += 0.5 * np.einsum("rgi,rij,rgj->rg", held, hessian, held)
         self._edges(free[0], low, high, step)

@@ -175,13 +175,12 @@ def write(result: Result, out: Path) -> dict[str, Any]:
     arrays["points_utd"] = cells["utd"].to_numpy(dtype=float)
     arrays["points_task"] = cells["task"].to_numpy(dtype=str)
     arrays["points_size"] = cells["model_size"].to_numpy(dtype=float)
+    for name in ("batch_size", "learning_rate"):
+        slope, at_one = result.run_line(name)
+        arrays[f"line_{name}"] = np.array([slope, *(at_one[t] for t in sorted(at_one))])
+    arrays["line_tasks"] = np.array(sorted(cells["task"].unique()), dtype=str)
     if result.crossings is not None:
-        used = result.crossings.cells_
-        arrays["used"] = np.array([np.exp(np.log(used[c].astype(float)).mean())
-                                   for c in ("batch_size", "learning_rate")])  # fmt: skip
-        arrays["seeds"] = np.array(float(used["seeds"].median()))
-    elif "batch_size" in cells:
-        arrays["used"] = np.array([np.exp(np.log(cells["batch_size"]).mean()), np.nan])
+        arrays["seeds"] = np.array(float(result.crossings.cells_["seeds"].median()))
     np.savez_compressed(out / "samples.npz", **arrays)
     (out / "laws.json").write_text(json.dumps(laws, indent=1) + "\n")
     return laws
@@ -206,13 +205,16 @@ class SavedLaws:
         self.tasks = list(self.law.tasks_)
 
     def best(self, name: str, utd: np.ndarray, task: str | None) -> np.ndarray:
-        """(R, G) best value; the geometric mean of tasks if none is named; what the runs used if not swept."""
-        count = len(self.law.log_scale_)
-        if f"exponent_{name}" not in self.arrays:
-            used = self.arrays.get("used", np.full(2, np.nan))[("batch_size", "learning_rate").index(name)]
-            return np.full((count, len(utd)), used)
-        tasks = [str(t) for t in self.arrays["surface_tasks"]]
-        at_one = self.arrays[f"log_best_{name}"]
+        """(R, G) best value; the geometric mean of tasks if none is named.
+
+        Where the sweep does not determine it, or there was none: the line through the runs that the data law rests on.
+        """
+        count, block = len(self.law.log_scale_), self.json[name]
+        if block is None or not block["determined"]:
+            tasks, line = [str(t) for t in self.arrays["line_tasks"]], self.arrays[f"line_{name}"]
+            at_one = line[1:].mean() if task not in tasks else line[1 + tasks.index(task)]
+            return np.tile(np.exp(at_one + line[0] * np.log(utd)), (count, 1))
+        tasks, at_one = [str(t) for t in self.arrays["surface_tasks"]], self.arrays[f"log_best_{name}"]
         mean = np.nanmean(at_one, axis=1) if task not in tasks else at_one[:, tasks.index(task)]
         return np.exp(mean[:, None] - self.arrays[f"exponent_{name}"][:, None] * np.log(utd)[None])
 

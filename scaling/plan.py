@@ -177,9 +177,9 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     for name in ("batch_size", "learning_rate"):
         block = laws.json[name]
         if block is None:
-            warnings.append(f"{name} was not swept: what the runs used is repeated")
+            warnings.append(f"{name} was not swept: what the runs used is continued")
         elif not block["determined"]:
-            warnings.append(f"{name}: the sweep shows no clear interior optimum; the value is a guess")
+            warnings.append(f"{name}: the sweep shows no clear interior optimum; what the runs used is continued")
     if laws.json["data"][-1]["undetermined"]:
         names = ", ".join(laws.json["data"][-1]["undetermined"])
         warnings.append(f"the data law's {names} are undetermined: far from the runs it is a guess")

@@ -27,9 +27,10 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Scaling report</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;font-size:.87rem;margin:.6rem 0}th,td{padding:.2rem .6rem;text-align:right}
+table{border-collapse:collapse;font-size:.87rem;margin:.6rem 0}
+th,td{padding:.2rem .6rem;text-align:right;white-space:nowrap}
 th{border-bottom:1px solid #999;font-weight:600}td:first-child,th:first-child{text-align:left}
 tr:nth-child(even) td{background:#f6f7f8}img{max-width:100%}figcaption{color:#555;font-size:.87rem}
 figure{margin:1rem 0}.flag{color:#b3261e}.meta{color:#555;margin-top:0}li{margin:.25rem 0}
@@ -63,7 +64,7 @@ def with_interval(block: dict[str, Any], name: str, undetermined: bool = False) 
     low, high = block.get(f"{name}_interval", [None, None])
     if low is None or high is None:
         return number(block[name])
-    return f"{number(block[name])} [{number(low)}, {number(high)}]"
+    return f"{number(block[name])} [{low:.2g}, {high:.2g}]"
 
 
 def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -204,8 +204,8 @@ def write_run(folder: Path, utd: float, batch: int, seed: int, rng: np.random.Ge
         if k % 2:
             lines[-1]["eval_return"] = 500 * (1 - 0.2 ** (steps / tau))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"env_steps": 99')
-    (folder / "summary.json").write_text(json.dumps(
-        {"status": "completed", "utd": utd, "critic_flops_per_update": 1e6 * batch, "critic_parameters": 1e5}))  # fmt: skip
+    summary = {"status": "completed", "utd": utd, "critic_flops_per_update": 1e6 * batch, "critic_parameters": 1e5}
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 def test_a_sweep_folder_gives_laws_costs_in_seconds_and_survives_a_corrupt_run(tmp_path):

@@ -113,7 +113,9 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster(request):
+    if not any("slurm" in str(argument) for argument in request.config.invocation_params.args):
+        pytest.skip("a quarter of an hour on a real cluster: run make test-slurm")
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no SLURM here ({', '.join(missing)} not on PATH): run make test-slurm")

@@ -51,7 +51,7 @@ def table(cells: list[dict]) -> str:
     rows = summary(cells)
     for learner in dict.fromkeys(row.learner for row in rows):
         last = [cell["points"][-1]["eval_return"] for cell in cells if cell["learner"] == learner]
-        spread = f"{min(last):.0f}-{max(last):.0f}"
+        spread = f"{min(last):.0f}..{max(last):.0f}"
         text = f"{NAMES[learner]:<12} {statistics.mean(last):>12.0f}"
         for row in rows:
             if row.learner == learner:

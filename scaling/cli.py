@@ -63,7 +63,7 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
 def usage(schema: type, program: str, what: str) -> str:
     """The --help page: every key with its default and meaning, wrapped to the terminal (at most 100 columns)."""
     width = min(shutil.get_terminal_size((80, 24)).columns, 100)
-    lines = [what, "", f"usage: {program} key=value ...", ""]
+    lines = [*textwrap.wrap(what, width), "", f"usage: {program} key=value ...", ""]
     fields = dataclasses.fields(schema)
     column = max(len(field.name) for field in fields) + 2
     for field in fields:

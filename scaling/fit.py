@@ -166,6 +166,8 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     for_data = pick_sets(table, options.data_from, "data_from")
     for_hparams = pick_sets(table, options.hparams_from, "hparams_from")
     sign = -1.0 if options.direction == "lower" else 1.0
+    if sign < 0:
+        notes.append("direction=lower: returns and thresholds carry a minus sign throughout")
     if options.thresholds:
         thresholds = np.sort(sign * np.array(options.thresholds, dtype=float))
     else:
@@ -259,6 +261,10 @@ def _costs(result: Result) -> None:
         try:
             t, u0, u1, result.windows = measure(windows)
             cost.update(seconds_per_transition=t, seconds_per_update=u0, seconds_per_update_sample=u1)
+            if t == 0 or u0 + u1 == 0:
+                side = "transition" if t == 0 else "update"
+                result.notes.append(f"cost model: no stretch of the runs was bound by its {side}s, so seconds per"
+                                    f" {side} are unknown and count as 0; run a ratio where they dominate")  # fmt: skip
         except InputError as error:
             result.notes.append(str(error))
     model = CostModel(**cost)

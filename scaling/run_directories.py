@@ -99,8 +99,6 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         learning_rate=pick(config, "algo.critic_lr", pick(config, "algo.lr", np.nan)),
         model_size=summary.get("critic_parameters", np.nan), run=folder.name,
     )  # fmt: skip
-    if summary.get("environments"):
-        curve["set"] = str(summary["environments"])
     overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
              "model_size": summary.get("critic_parameters"), "overlapped": overlapped}  # fmt: skip

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install train test lint clean
+.PHONY: install train test test-slurm lint clean
 
 install: .venv/.installed
 
@@ -19,6 +19,10 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slurm: install
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -255,20 +255,23 @@ def import_plugins(plugins: list[str]) -> None:
     import sys
 
     for plugin in plugins:
-        path = Path(plugin)
+        path = Path(plugin).resolve()
+        name = f"plugin:{path}" if path.suffix == ".py" else plugin
+        if name in sys.modules:
+            continue
         try:
             if path.suffix == ".py":
-                name = f"pql_plugin_{path.stem}"
-                if name in sys.modules:
-                    continue
                 spec = importlib.util.spec_from_file_location(name, path)
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[name] = module
+                module = sys.modules[name] = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
             else:
                 importlib.import_module(plugin)
         except (FileNotFoundError, ModuleNotFoundError) as error:
+            sys.modules.pop(name, None)  # or a second load would pass over it
             raise UserError(f"plugin '{plugin}' cannot be imported: {error}") from error
+        except BaseException:
+            sys.modules.pop(name, None)
+            raise
 
 
 def _saved_config(given: dict[str, Any]) -> DictConfig | None:

@@ -92,14 +92,14 @@ def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are all as written. Raises DamagedCheckpoint."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        files = [(name, facts["bytes"], facts["crc32"]) for name, facts in manifest["files"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
-    for name, facts in files:
+    for name, size, crc32 in files:
         path = folder / name
         if not path.exists():
             raise DamagedCheckpoint(f"{folder.name}: {name} is missing")
-        if path.stat().st_size != facts["bytes"] or _crc32(path) != facts["crc32"]:
+        if path.stat().st_size != size or _crc32(path) != crc32:
             raise DamagedCheckpoint(f"{folder.name}: {name} is damaged (its checksum differs)")
     return manifest
 

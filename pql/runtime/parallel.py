@@ -63,7 +63,10 @@ class Team:
     def __init__(self, cfg: Any, shared: Any, resume_from: Path | None):
         self.cfg, self.shared = cfg, shared
         context = torch.multiprocessing.get_context("spawn")
+        # multiprocessing's own helper starts with the first semaphore, and what stops a run must not kill it
+        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
         self.wakes = {role: context.Semaphore(0) for role in ROLES}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
         self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
             self.pipes[role], theirs[role] = context.Pipe(duplex=False)

@@ -70,8 +70,8 @@ class Point:
 
     simulators = ("plane",)
 
-    def __init__(self, **options):
-        self.options = options
+    def __init__(self, nan_at=None, raise_at=None, only=None):
+        self.options = {"nan_at": nan_at, "raise_at": raise_at, "only": only}
 
 
 class Fault:

@@ -70,7 +70,7 @@ class AlgoConfig:
 @dataclass
 class ThreadsConfig:
     actor: Optional[int] = key(None, "torch threads of the actor; null: a fair share of the cores")
-    v_learner: Optional[int] = key(None, "torch threads of the V-learner; null: a fair share of the cores")
+    v_learner: Optional[int] = key(None, "torch threads of the V-learner; null: a fair share of the cores, 1 if sync")
     p_learner: Optional[int] = key(None, "torch threads of the P-learner; null: a fair share of the cores")
 
 

@@ -20,6 +20,16 @@ from pql.v_learner import VLearner
 
 def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint."""
+    # More torch threads would fight with the simulator's, and their number would change the last bits.
+    before = torch.get_num_threads()
+    torch.set_num_threads(cfg.threads.v_learner or 1)
+    try:
+        _run(cfg, monitor, resume_from)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
     shared, device = monitor.shared, torch.device(cfg.device)
     env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, cfg.sim.threads)
     algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pql.errors import UserError, nearest
 
@@ -41,8 +42,8 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         if name not in known:
             raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all")
         try:
-            cfg[name] = value
-        except OmegaConfBaseException as error:
+            cfg[name] = OmegaConf.create(value) if value.startswith("[") else value
+        except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{name}={value}: {str(error).splitlines()[0]}") from error
     for name in OmegaConf.missing_keys(cfg):
         raise UserError(f"{name}=... is missing: {known[name].metadata['help']}")

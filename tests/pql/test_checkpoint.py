@@ -133,4 +133,3 @@ def test_nothing_is_executed_when_loading(tmp_path):
     torch.save({"x": torch.zeros(1)}, folder / "actor.safetensors")
     with pytest.raises(Exception, match=r"(?i)header"):
         checkpoint.load_tensors(folder, "actor")
-

@@ -86,7 +86,7 @@ class Actor:
             self._observe(self.obs)
         action = self._act(self.obs)
         step = self.env.step(action)
-        self._demand_finite(step.next_obs.sum(1) + step.obs.sum(1) + step.reward)
+        self._demand_finite(step.next_obs.sum(1) + step.obs.sum(1) + step.reward + action.sum(1), action)
         self.episodes.add(step.reward, step.terminated | step.truncated)
         transition = self.windows.add(
             self.obs, action, step.reward * self.cfg.reward_scale, step.next_obs,
@@ -100,10 +100,15 @@ class Actor:
         self.shared.invalid += (~step.valid).sum()
         self.shared.vector_steps += 1
 
-    def _demand_finite(self, sums: Tensor) -> None:
+    def _demand_finite(self, sums: Tensor, action: Tensor | None = None) -> None:
         """Raises where a row's sum (N,) is not finite: one such value would spoil normaliser, replay and networks."""
         bad = ~torch.isfinite(sums)
         if bad.any():
+            if action is not None and not torch.isfinite(action).all():
+                raise FloatingPointError(
+                    "learning diverged: the policy's action is NaN; lower algo.critic_lr, algo.actor_lr or "
+                    "algo.reward_scale"
+                )
             raise FloatingPointError(
                 f"the simulator returned NaN or infinity in {int(bad.sum())} of {len(bad)} environments "
                 f"(first: {int(bad.nonzero()[0])}) at vector step {int(self.shared.vector_steps)}"

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""What a run may end with: a user's mistake, or a role that failed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Iterable, Iterator
 
 class UserError(Exception):
     """A mistake in what the user asked for: one line that says what is wrong and how to mend it."""
+
+
+class RoleFailed(Exception):
+    """One of the three roles died, raised, hung or diverged; the message names it and the cause."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pql import algorithms, checkpoint, evaluation
 from pql.config import Config
-from pql.errors import UserError
+from pql.errors import RoleFailed, UserError
 from pql.evaluation import make_env
 from pql.learner import seed_of
 from pql.metrics import MetricsWriter, Progress
@@ -205,7 +205,14 @@ class Monitor:
             "invalid_transitions": int(s.invalid),
         }
         for role, board in s.boards.items():
-            line.update(board.means(self.since[role]))
+            means = board.means(self.since[role])
+            spoiled = [name for name, value in means.items() if not math.isfinite(value)]
+            if spoiled:  # before a checkpoint of it can take a good one's place
+                raise RoleFailed(
+                    f"the {role} diverged: {spoiled[0]} is no finite number after {updates} critic updates; "
+                    "lower algo.critic_lr, algo.actor_lr or algo.reward_scale"
+                )
+            line.update(means)
             if not keep:
                 self.since[role] = board.sums.clone()
         for role, waited in s.waited.items():

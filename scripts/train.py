@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pql import config
-from pql.errors import user_errors
+from pql.errors import RoleFailed, user_errors
 
 
 def main(argv: list[str]) -> int:
@@ -13,7 +13,6 @@ def main(argv: list[str]) -> int:
         print(config.overrides_help())
         return 0
     with user_errors():
-        from pql.runtime.parallel import RoleFailed
         from pql.trainer import train
 
         cfg = config.load(argv)

@@ -15,17 +15,13 @@ import torch
 import torch.multiprocessing
 
 from pql import checkpoint
-from pql.errors import UserError
+from pql.errors import RoleFailed, UserError
 from pql.runtime import worker
 from pql.runtime.shared import ROLES
 from pql.trainer import Monitor
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time
-
-
-class RoleFailed(Exception):
-    """One of the three processes died, raised or hung; the message names it and the cause."""
 
 
 def cores() -> int:

@@ -1,7 +1,7 @@
 """A plugin for the tests: a task that needs no simulator, and algorithms and environments that fail on demand.
 
 `Point`: push a point towards the origin of a plane. Pure torch, so it runs under any Python and takes microseconds.
-`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|signal>:<nth loss>".
+`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|nan|signal>:<nth loss>".
 """
 
 from __future__ import annotations
@@ -75,19 +75,23 @@ class Point:
 
 
 class Fault:
-    """Counts losses; at the nth of the named role it raises, or asks its own process to stop."""
+    """Counts losses; at the nth of the named role it raises, spoils the loss, or sends its own process a signal."""
 
     def __init__(self):
         self.role, self.what, at = os.environ.get("POINT_FAULT", "none:none:0").split(":")
         self.at, self.count = int(at), {"v_learner": 0, "p_learner": 0}
 
-    def __call__(self, role):
+    def __call__(self, role, found):
         self.count[role] += 1
         if role != self.role or self.count[role] != self.at:
-            return
+            return found
         if self.what == "raise":
             raise RuntimeError(f"a fault in the {role}")
+        if self.what == "nan":
+            loss, metrics = found
+            return loss * float("nan"), {name: value * float("nan") for name, value in metrics.items()}
         os.kill(os.getpid(), getattr(signal, self.what))
+        return found
 
 
 def faulty(base):
@@ -97,12 +101,10 @@ def faulty(base):
             self.fault = Fault()
 
         def critic_loss(self, *args):
-            self.fault("v_learner")
-            return super().critic_loss(*args)
+            return self.fault("v_learner", super().critic_loss(*args))
 
         def policy_loss(self, *args):
-            self.fault("p_learner")
-            return super().policy_loss(*args)
+            return self.fault("p_learner", super().policy_loss(*args))
 
     return Faulty
 

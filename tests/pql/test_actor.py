@@ -128,6 +128,15 @@ def test_nothing_that_is_not_a_number_gets_past_the_actor(actor, where):
     assert int(one.replay.head) == before[2]
 
 
+def test_policy_that_diverged_is_named_as_the_cause(actor):
+    one = actor()
+    for _ in range(9):
+        one.step()  # past the warm-up
+    one.shared.policy.publish(torch.full_like(one.weights.data, float("nan")))
+    with pytest.raises(FloatingPointError, match="learning diverged: the policy's action is NaN"):
+        one.step()
+
+
 def test_invalid_transitions_are_counted(actor):
     one = actor()
     env_step = one.env.step

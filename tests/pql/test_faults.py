@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,8 @@ def test_killed_parent_leaves_no_orphan(tiny, script):
     run.process.kill()
     run.process.communicate(timeout=LIMIT)
     run.none_left(LIMIT)
+    shared = [path.name for path in Path("/dev/shm").glob("torch_*")]
+    assert not [name for name in shared if any(f"_{pid}_" in name for pid in (run.process.pid, *run.seen))]
     assert_resumes(run)
 
 

@@ -7,8 +7,10 @@ import os
 import time
 
 import pytest
+import torch
 
 from pql import checkpoint, config, trainer
+from pql.errors import RoleFailed
 from pql.metrics import read_metrics
 from pql.trainer import train
 
@@ -149,6 +151,16 @@ def test_failed_run_says_so_in_its_summary(tiny, tmp_path):
         train(cfg)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed" and "NaN or infinity" in summary["reason"]
+
+
+@pytest.mark.parametrize("role, metric", [("v_learner", "critic_loss"), ("p_learner", "policy_loss")])
+def test_diverged_learner_ends_the_run_before_it_can_spoil_a_checkpoint(tiny, tmp_path, monkeypatch, role, metric):
+    monkeypatch.setenv("POINT_FAULT", f"{role}:nan:70")
+    with pytest.raises(RoleFailed, match=rf"the {role} diverged: {metric} is no finite number after \d+ critic up"):
+        train(config.load(tiny(algo="pql_faulty", log_interval=8, checkpoint_interval=8)))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    folder, _ = checkpoint.newest(tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in checkpoint.load_tensors(folder, role).values())
 
 
 def test_roles_draw_from_generators_of_their_own():

@@ -1,0 +1,96 @@
+"""Every command of the README runs, made small; and the tree holds what the README says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mujoco", reason="the README's commands train on MuJoCo, which needs Python 3.11")
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+TINY = (
+    "num_envs=32 max_env_steps=640 algo.batch_size=32 algo.critic_updates_per_step=0.5 algo.warmup_steps=4 "
+    "algo.hidden=[16] algo.replay_size=20000 eval_interval=320 log_interval=320 eval_episodes=2 video=false "
+    "runtime=sync"
+)
+# What makes a command small: (a part of the command, words added to it, exit codes that are fine)
+SMALLER = (
+    ("scripts/train.py --help", "", (0,)),
+    ("scripts/train.py", TINY, (0,)),
+    ("scripts/play.py", "episodes=2 seconds=0.2", (0,)),
+    ("scripts/evaluate.py", "", (0,)),
+    ("scripts/export.py", "steps=2", (0,)),
+    ("scripts/sweep.py status", "", (0,)),
+    ("scripts/sweep.py", "seed=0 algo.utd=0.1,0.2 max_env_steps=640 num_envs=32 algo.batch_size=16 algo.hidden=[8] "
+     "eval_interval=128 log_interval=64 eval_episodes=2 launcher.pin=false", (0,)),
+    ("scripts/fit.py", "", (0, 2)),  # two runs of a few steps reach nothing: a line says so
+    ("scripts/plan.py", "", (2,)),  # so there are no laws here; tests/scaling plans with real ones
+    ("scripts/bench.py sim", "tasks=[Cartpole] num_envs=[8] seconds=0.1", (0,)),
+    ("scripts/bench.py learner", "seconds=0.1 batch_sizes=[64] hidden=[32,16] threads=[1]", (0,)),
+    ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/test_peers.py runs its cells
+    ("scripts/bench.py curves", "", (0,)),
+    ("scaling.study", "replicates=2 samples=4", (0,)),
+)  # fmt: skip
+
+
+def commands() -> list[str]:
+    """The lines of the README's sh blocks, and its commands between back-ticks that begin with an interpreter."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(\.venv/bin/python [^`]+)`", README)
+    return [line for line in [*lines, *inline] if line]
+
+
+def test_each_command_of_the_readme_runs(tmp_path):
+    scripts = [line for line in commands() if not line.startswith("make")]
+    assert len(scripts) >= 14, "the README lost its commands, or this test does not find them any more"
+    for line in scripts:
+        found = [(words, codes) for part, words, codes in SMALLER if part in line]
+        assert found, f"no small form known for: {line}"
+        words, codes = found[0]
+        given = shlex.split(line)
+        assert given[0] == ".venv/bin/python"
+        program = [str(ROOT / word) if word.startswith("scripts/") else word for word in given[1:]]
+        later = shlex.split(words)  # a key given here replaces the README's value
+        replaced = {word.partition("=")[0] for word in later}
+        program = [word for word in program if "=" not in word or word.partition("=")[0] not in replaced]
+        done = subprocess.run(
+            [sys.executable, *program, *later], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode in codes, f"{line}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if done.returncode == 2:
+            assert "Traceback" not in done.stderr and done.stderr.strip(), done.stderr
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = {line.split()[1] for line in commands() if line.startswith("make")}
+    assert {"train", "test"} <= targets
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_files_named_in_the_readme_exist():
+    named = re.findall(r"`((?:pql|tasks|scaling|cfg|scripts|docs|tests)/[\w./-]*)`", README)
+    images = re.findall(r"\]\(([^)#:]+\.png)\)", README)
+    assert named
+    for name in [*named, *images]:
+        assert (ROOT / name).exists(), name
+
+
+def test_the_readme_task_trains(tmp_path):
+    code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    assert len(code.splitlines()) < 40
+    plugin = tmp_path / "pendulum.py"
+    plugin.write_text(code)
+    words = ["task=Pendulum", f"plugins=[{plugin}]", f"run_dir={tmp_path / 'run'}", *TINY.split()]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/train.py"), *words],
+        capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

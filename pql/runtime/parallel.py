@@ -144,8 +144,11 @@ class Team:
         sentinels = [process.sentinel for process in self.processes.values()]
         multiprocessing.connection.wait([*sentinels, *self.pipes.values()], seconds)
 
-    def save(self, monitor: Monitor) -> None:
-        """One consistent checkpoint: every role stands still between two steps and writes its own part."""
+    def save(self, monitor: Monitor, last: bool = False) -> None:
+        """One consistent checkpoint: every role stands still between two steps and writes its own part.
+
+        After the `last` none takes another step, so that the run ends in just the state that was saved.
+        """
         folder = checkpoint.begin(monitor.run_dir)
         self.ticket += 1
         self.shared.save.fill_(self.ticket)
@@ -158,6 +161,8 @@ class Team:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        if last:
+            self.shared.stop.fill_(1)
         self.shared.saved.fill_(self.ticket)
         self.wake_all()
 
@@ -199,7 +204,7 @@ def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
                     team.wait(0.02)
                 else:
                     monitor.evaluate_a_little(0.1)
-            team.save(monitor)
+            team.save(monitor, last=True)
     finally:
         torch.set_num_threads(before)
 

@@ -190,14 +190,14 @@ class Monitor:
     def log(self, keep: bool = False) -> dict[str, Any]:
         """Write one line of metrics; with `keep` the means' interval goes on as if there had been none."""
         s, now = self.shared, time.monotonic()
-        updates = int(s.critic_updates)
+        env_steps, updates = self.env_steps, int(s.critic_updates)  # read once: they move while others run
         mean_return, mean_length, count = s.episodes.tolist()
         line: dict[str, Any] = {
-            "env_steps": self.env_steps,
+            "env_steps": env_steps,
             "wall_time_s": round(self.wall_time, 3),
             "critic_updates": updates,
             "policy_updates": int(s.policy_updates),
-            "utd": updates / max(1, self.env_steps),
+            "utd": updates / max(1, env_steps),
             "critic_flops": updates * self.flops_per_update,
             "train_return": mean_return,
             "train_length": mean_length,

@@ -1,7 +1,12 @@
 """Cartpole is learned: every seed, both algorithms, both runtimes, in a bounded number of env steps.
 
 The ceiling is 500 (1 per step for 500 steps); demanded is 450. The settings are those that users get by
-`task=Cartpole` (cfg/task_preset/Cartpole_cpu.yaml), and the bound is 40 000 env steps, 2 500 critic updates.
+`task=Cartpole` (cfg/task_preset/Cartpole_cpu.yaml), and the bound is 40 000 env steps, 2 500 critic updates. What
+counts is the best of the evaluations on the way, every 10 000 steps: a policy may dip once it is there.
+
+False alarms: of 38 runs with other seeds (26 of PQL, 12 of PQL-D) none stayed below 473; their best returns have mean
+492 and standard deviation 6, so 450 is seven deviations away, and by the rule of three fewer than 1 in 12 runs can be
+expected to fail at 95 % confidence. With runtime=sync the seeds decide everything: what passes once passes again.
 """
 
 from __future__ import annotations

@@ -65,12 +65,17 @@ def make_replay(cfg: Config, obs_dim: int, action_dim: int, shared: Shared) -> R
 
 
 def critic_update_flops(cfg: Config, obs_dim: int, action_dim: int) -> int:
-    """Floating-point operations of the matrix products in one critic update, counted on the real networks."""
+    """Floating-point operations of the matrix products in one critic update, counted on the real networks.
+
+    They are counted on the meta device: there the networks take their plain form, whose products are those that the
+    method asks for, however they are computed elsewhere.
+    """
     algorithm = algorithms.make(cfg.algo, obs_dim, action_dim)
     rows = 8  # the count is proportional to the batch
     with torch.random.fork_rng(devices=[]):
-        policy, critic, target = algorithm.make_policy(), algorithm.make_critic(), algorithm.make_critic()
-        obs, action, ones = torch.randn(rows, obs_dim), torch.zeros(rows, action_dim), torch.ones(rows)
+        networks = algorithm.make_policy(), algorithm.make_critic(), algorithm.make_critic()
+    policy, critic, target = (network.to("meta") for network in networks)
+    obs, action, ones = (torch.zeros(*shape, device="meta") for shape in ((rows, obs_dim), (rows, action_dim), (rows,)))
     batch = Batch(obs, action, ones, obs, ones, ones)
     with FlopCounterMode(display=False) as counter:
         algorithm.critic_loss(critic, target, policy, batch, action)[0].backward()

@@ -27,7 +27,10 @@ def slow_projection(probs, return_n, discount, v_min, v_max):
     return out
 
 
-@pytest.mark.parametrize("atoms, v_min, v_max", [(51, -10.0, 10.0), (2, 0.0, 1.0), (101, -2.0, 20.0), (11, -100.0, -5.0)])
+GRIDS = [(51, -10.0, 10.0), (2, 0.0, 1.0), (101, -2.0, 20.0), (11, -100.0, -5.0)]
+
+
+@pytest.mark.parametrize("atoms, v_min, v_max", GRIDS)
 def test_projection_equals_a_slow_loop(atoms, v_min, v_max):
     generator = torch.Generator().manual_seed(0)
     rows = 60

@@ -2,20 +2,24 @@
 
 The textbook is what one writes first: two critics as `nn.Sequential`, losses spelled out, `AdamW` and
 `clip_grad_norm_` on lists of parameters, a loop for the soft target, and for PQL-D the projection with `index_add_` of
-both twins. It has the same mathematics, sizes, activation and normalisation as ours. Ours is the real learner: it also
-normalises observations, keeps metrics and publishes its weights.
+both twins. It has the same mathematics, sizes, activation and normalisation as ours, in float32. Ours is the real
+learner: it also normalises observations, keeps metrics and publishes its weights. `modes=` says how it runs: `eager`,
+`compile` (compile=true), and either with matmul_precision=medium, `eager+medium` or `compile+medium`.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import json
 import os
 import platform
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, List
+from typing import Callable, Iterator, List
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +36,7 @@ from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
 
 OBS_DIM, ACTION_DIM, ROWS = 60, 8, 100_000  # Ant's; rows of replay to sample from
+MODES = ("eager", "compile", "eager+medium", "compile+medium")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL = 2048  # rows and columns of the product whose rate the updates are held against
 
@@ -39,6 +44,7 @@ MATMUL = 2048  # rows and columns of the product whose rate the updates are held
 @dataclass
 class Options:
     algos: List[str] = key(["pql", "pql_d"], "pql, pql_d")  # noqa: UP006 - OmegaConf reads it under Python 3.8 too
+    modes: List[str] = key(["eager", "compile", "compile+medium"], "eager or compile, each with +medium")  # noqa: UP006
     networks: List[str] = key(["relu+norm", "elu"], "activations, each with +norm or without")  # noqa: UP006
     hidden: List[int] = key([512, 256, 128], "widths of the hidden layers")  # noqa: UP006
     batch_sizes: List[int] = key([256, 8192], "transitions per update")  # noqa: UP006
@@ -137,7 +143,7 @@ class Textbook:
 
 
 def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
-    """Ours and the textbook's on the same data."""
+    """Ours, compiled and its products as exact as configured, and the textbook's on the same data."""
     device = torch.device(cfg.device)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -162,22 +168,33 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
 def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = time.perf_counter) -> list[dict]:
     """One row for the critic's update, one for the policy's: rates, FLOPs, ratios. Sides take turns."""
     device = torch.device(cfg.device)
-    v_learner, p_learner, textbook = learners(cfg)
+    with precision(cfg.matmul_precision):
+        v_learner, p_learner, textbook = learners(cfg)
+        plain_v, plain_p, _ = learners(dataclasses.replace(cfg, compile=False))
+
+    def as_configured(call: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            with precision(cfg.matmul_precision):
+                call()
+
+        return run
+
     matrix = torch.randn(MATMUL, MATMUL, device=device)
     product = torch.empty_like(matrix)
     rows = []
-    for name, ours, theirs in (
-        ("critic", v_learner.update, textbook.update_critic),
-        ("policy", p_learner.update, textbook.update_policy),
+    for name, ours, plain, theirs in (
+        ("critic", v_learner.update, plain_v.update, textbook.update_critic),
+        ("policy", p_learner.update, plain_p.update, textbook.update_policy),
     ):
-        flops = [_flops(call) for call in (ours, theirs)]
-        sides = (ours, theirs, lambda: torch.mm(matrix, matrix, out=product))
+        flops = [_flops(call) for call in (plain, theirs)]
+        sides = (as_configured(ours), theirs, lambda: torch.mm(matrix, matrix, out=product))
         times = _take_turns(sides, seconds, device, clock)
         fast, slow, matmul = (statistics.median(side) for side in times)
         rate = 2 * MATMUL**3 / matmul
         rows.append(
             {
                 "algo": cfg.algo.name,
+                "mode": mode(cfg),
                 "network": cfg.algo.activation + ("+norm" if cfg.algo.layer_norm else ""),
                 "hidden": list(cfg.algo.hidden),
                 "batch_size": cfg.algo.batch_size,
@@ -198,6 +215,20 @@ def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = tim
             }
         )
     return rows
+
+
+def mode(cfg: config.Config) -> str:
+    return ("compile" if cfg.compile else "eager") + ("" if cfg.matmul_precision == "highest" else "+medium")
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _flops(call: Callable[[], None]) -> int:
@@ -236,16 +267,16 @@ def _wait(device: torch.device) -> None:
 
 
 HEADER = (
-    f"{'algo':<6} {'network':<10} {'batch':>5} {'threads':>7}  {'update':<7}"
-    f"{'per s':>8} {'textbook':>9} {'speed-up':>9} {'of matmul':>10}"
+    f"{'algo':<6}{'mode':<15}{'network':<10} {'batch':>5}{'cores':>6} {'update':<6}"
+    f"{'per s':>7}{'textbook':>9}{'ratio':>6}{'matmul':>7}"
 )
 
 
 def line(row: dict) -> str:
     return (
-        f"{row['algo']:<6} {row['network']:<10} {row['batch_size']:>5} {row['threads']:>7}  {row['update']:<7}"
-        f"{row['updates_per_s']:>8.1f} {row['textbook_updates_per_s']:>9.1f} {row['speed_up']:>9.2f}"
-        f" {row['share_of_matmul_rate']:>10.0%}"
+        f"{row['algo']:<6}{row['mode']:<15}{row['network']:<10} {row['batch_size']:>5}{row['threads']:>6} "
+        f"{row['update']:<6}{row['updates_per_s']:>7.1f}{row['textbook_updates_per_s']:>9.1f}{row['speed_up']:>6.2f}"
+        f"{row['share_of_matmul_rate']:>7.0%}"
     )
 
 
@@ -254,6 +285,8 @@ def main(argv: list[str]) -> int:
     options = cli.parse(argv, Options, "scripts/bench.py learner [key=value ...]")
     out = cli.output_file("out", options.out, ".json") if options.out else None
     cli.require(options.clock in CLOCKS, "clock", options.clock, "wall or cpu")
+    for how in options.modes:
+        cli.require(how in MODES, "modes", how, f"some of {', '.join(MODES)}")
     cli.require(options.seconds > 0, "seconds", options.seconds, "greater than 0")
     clock = CLOCKS[options.clock]
     device = config.resolve_device(options.device)
@@ -266,8 +299,8 @@ def main(argv: list[str]) -> int:
             torch.set_num_threads(count)
             for algo in options.algos:
                 for network in options.networks:
-                    for batch_size in options.batch_sizes:
-                        cfg = settings(algo, network, options.hidden, batch_size, device)
+                    for batch_size, how in itertools.product(options.batch_sizes, options.modes):
+                        cfg = settings(algo, network, options.hidden, batch_size, device, how)
                         for row in compare(cfg, options.seconds, clock):
                             rows.append(row)
                             print(line(row), flush=True)
@@ -277,7 +310,7 @@ def main(argv: list[str]) -> int:
     for count in threads:
         best = max(rate for n, rate in rates if n == count)
         print(f"a {MATMUL} x {MATMUL} matrix product on {count} thread(s): {best / 1e9:.0f} GFLOP/s")
-    print("of matmul: the update's matrix products, per second of the whole update, as a share of that rate")
+    print("ratio: ours to the textbook; matmul: the update's products per second of all of it, as a share of that rate")
     if out:
         facts = {"torch": torch.__version__, "machine": platform.machine(), "cores": cores, "clock": options.clock}
         write_atomically(out, json.dumps({**facts, "rows": rows}, indent=1))
@@ -285,12 +318,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def settings(algo: str, network: str, hidden: list[int], batch_size: int, device: torch.device) -> config.Config:
+def settings(
+    algo: str, network: str, hidden: list[int], batch_size: int, device: torch.device, how: str = "eager"
+) -> config.Config:
     activation, _, norm = network.partition("+")
     return config.load(
         [
             f"algo={algo}",
             f"device={device}",
+            f"compile={how.startswith('compile')}",
+            f"matmul_precision={'medium' if how.endswith('+medium') else 'highest'}",
             "num_envs=1000",
             f"algo.replay_size={2 * ROWS}",
             f"algo.activation={activation}",

@@ -61,6 +61,7 @@ class AlgoConfig:
     noise_high: float = key(0.8, "exploration: largest standard deviation over the environments")
     target_noise: float = key(0.8, "target policy smoothing: standard deviation")
     target_noise_clip: float = key(0.2, "target policy smoothing: bound")
+    policy_average: float = key(0.001, "least share of the newest policy in the averaged, deployed one; 1: no average")
     normalize_obs: bool = key(True, "normalise observations by their running moments")
     num_atoms: int = key(51, "pql_d: atoms of the return distribution")
     v_min: float = key(-10.0, "pql_d: smallest scaled return represented")
@@ -96,6 +97,10 @@ class Config:
     log_interval: int = key(500_000, "transitions between lines of metrics.jsonl")
     video: bool = key(True, "end with a video of the learned policy")
     wandb: bool = key(False, "also log to Weights & Biases (pip install wandb)")
+    compile: bool = key(False, "fuse the losses with torch.compile: seconds to start, then faster updates")
+    matmul_precision: str = key(
+        "highest", "of the networks' products: highest: float32; high, medium: TF32, bfloat16 where that is faster"
+    )
     lead_steps: int = key(2, "vector steps that the actor may be ahead of the V-learner (parallel)")
     heartbeat_timeout: float = key(120.0, "seconds without a sign of life after which a process counts as hung")
     plugins: List[str] = key([], "Python files or modules imported first: where custom tasks register")
@@ -409,6 +414,7 @@ def _validate(cfg: Config) -> None:
         value = OmegaConf.select(OmegaConf.structured(cfg), name)
         require(not isinstance(value, float) or math.isfinite(value), name, "a finite number")
     require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel or sync")
+    require(cfg.matmul_precision in ("highest", "high", "medium"), "matmul_precision", "highest, high or medium")
     require(a.activation in ("relu", "elu", "silu"), "algo.activation", "relu, elu or silu")
     for name in ("num_envs", "max_env_steps", "eval_episodes", "log_interval", "lead_steps"):
         require(getattr(cfg, name) >= 1, name, "at least 1")
@@ -422,6 +428,7 @@ def _validate(cfg: Config) -> None:
         require(getattr(a, name) >= 0, f"algo.{name}", "0 or more")
     require(0 <= a.gamma < 1, "algo.gamma", "in [0, 1)")
     require(0 < a.tau <= 1, "algo.tau", "in (0, 1]")
+    require(0 < a.policy_average <= 1, "algo.policy_average", "in (0, 1]")
     require(bool(a.hidden) and min(a.hidden) >= 1, "algo.hidden", "a list of positive widths, [256,128] say")
     require(a.num_atoms >= 2, "algo.num_atoms", "at least 2")
     require(a.v_min < a.v_max, "algo.v_min", "less than algo.v_max")

@@ -88,13 +88,13 @@ def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None =
 def load_policy(
     cfg: config.Config, run_dir: Path, obs_dim: int, action_dim: int, warn: Callable[[str], None] = print
 ) -> tuple[DeployedPolicy, dict[str, Any]]:
-    """The policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
+    """The averaged policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
     found = checkpoint.newest(run_dir, warn)
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
     policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
-    weights = checkpoint.load_tensors(folder, "p_learner")["weights"]
+    weights = checkpoint.load_tensors(folder, "p_learner")["others.average"]
     if weights.numel() != sum(p.numel() for p in policy.parameters()):
         raise UserError(f"the policy in {folder} is not one for {cfg.task.name} with algo.hidden={cfg.algo.hidden}")
     torch.nn.utils.vector_to_parameters(weights, policy.parameters())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
@@ -45,6 +47,22 @@ class Optimizer:
             full = self.adam.state_dict()
             full["state"] = {0: {name: value.clone() for name, value in state.items()}}
             self.adam.load_state_dict(full)
+
+
+def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+    """`loss` through torch.compile, after a trial on an example of its arguments, forward and backward.
+
+    Where that is not to be had (there is no C++ compiler, say) one line says so and `loss` itself is returned.
+    """
+    # one compiler, in this process: a pool of its own would outlive a role that is killed
+    fused = torch.compile(loss, dynamic=False, options={"compile_threads": 1})
+    try:
+        fused(*example)[0].backward()
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        print(f"note: torch.compile failed ({reason}); training goes on without it", file=sys.stderr, flush=True)
+        return loss
+    return fused
 
 
 class Learner:

@@ -133,7 +133,7 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
                 recorder.visit(self.wall_time, self.env_steps, self.take)
 
             def take(self) -> tuple:
-                self.shared.policy.receive(self.weights.data, seen=0)
+                self.shared.average.receive(self.weights.data, seen=0)
                 self.shared.normalizer.receive(self.normalizer.state, seen=0)
                 return self.weights.data.clone(), self.normalizer.state.clone()
 

@@ -52,6 +52,7 @@ def make_shared(cfg: Config, obs_dim: int, action_dim: int) -> Shared:
     )
     shared.learning_starts = cfg.algo.warmup_steps
     shared.policy.publish(policy.data)
+    shared.average.publish(policy.data)
     shared.critic.publish(critic.data)
     return shared
 
@@ -233,8 +234,8 @@ class Monitor:
     # --- evaluation -----------------------------------------------------------------------------------------
 
     def begin_evaluation(self) -> None:
-        """Take the newest policy; its episodes are played by `evaluate_a_little` or `finish_evaluation`."""
-        self.shared.policy.receive(self.weights.data, seen=0)
+        """Take the averaged policy; its episodes are played by `evaluate_a_little` or `finish_evaluation`."""
+        self.shared.average.receive(self.weights.data, seen=0)
         self.shared.normalizer.receive(self.normalizer.state, seen=0)
         self.normalizer.refresh()
         self.evaluated_at = self.counters

@@ -6,10 +6,10 @@ import copy
 
 import torch
 
-from pql.learner import Learner, Optimizer, generator_of
+from pql.learner import Learner, Optimizer, fuse, generator_of
 from pql.networks import FlatParameters
 from pql.normalizer import Normalizer
-from pql.replay import Replay
+from pql.replay import Batch, Replay
 from pql.runtime.shared import Shared
 
 
@@ -34,16 +34,20 @@ class VLearner(Learner):
         self.optimizer = Optimizer(self.weights, a.critic_lr, a.weight_decay, a.max_grad_norm)
         self.normalizer = Normalizer(replay.obs_dim, device)
         self.generator = generator_of(cfg.seed, self.role, device)
+        self.critic_loss = algorithm.critic_loss
+        if cfg.compile:
+            batch = self.normalized(replay.unpack(torch.zeros(a.batch_size, replay.row_dim, device=device)))
+            noise = torch.zeros(batch.action.shape, device=device)
+            self.critic_loss = fuse(algorithm.critic_loss, self.critic, self.target, self.policy, batch, noise)
 
     def update(self) -> None:
         """One gradient step of both critics."""
         shared = self.shared
         self.policy_version = shared.policy.receive(self.policy_weights.data, self.policy_version)
         self.normalizer.receive(shared.normalizer)
-        batch = self.replay.sample(self.cfg.batch_size, self.generator)
-        batch = batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
+        batch = self.normalized(self.replay.sample(self.cfg.batch_size, self.generator))
         noise = torch.randn(batch.action.shape, generator=self.generator, device=self.device)
-        loss, metrics = self.algorithm.critic_loss(self.critic, self.target, self.policy, batch, noise)
+        loss, metrics = self.critic_loss(self.critic, self.target, self.policy, batch, noise)
         metrics["critic_grad_norm"] = self.optimizer.step(loss)
         self.target_weights.data.lerp_(self.weights.data, self.cfg.tau)
         every = self.cfg.critic_updates_per_policy_update
@@ -54,6 +58,9 @@ class VLearner(Learner):
         if updates % every == 0:
             self.publish()
         shared.critic_updates.fill_(updates)
+
+    def normalized(self, batch: Batch) -> Batch:
+        return batch._replace(obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs))
 
     def publish(self) -> None:
         self.shared.critic.publish(self.weights.data)

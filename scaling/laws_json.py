@@ -18,6 +18,8 @@ Schema of laws.json, version 1. Every number `x` that has one carries `x_interva
     held_out[]       split, utd, threshold, predicted, observed, relative_error, published_relative_error, tasks and
                      censored (tasks in the averages, tasks that never reach the threshold)
     published        batch_size, learning_rate {exponent}; data {a, b, c, scale, threshold}; frontier {exponent, scale}
+    settings         fixed {key: value}: what all runs of a sweep were told alike; learning_rate_keys [keys]: those
+                     that followed the learning rate; {} where the curves were no sweep's
     range            utd, threshold: [lowest, highest] fitted
     notes[]          what may not be concluded, one sentence each
 """
@@ -142,6 +144,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "held_out": result.held_out.to_dict("records"), "published": published_block(result),
         "range": {"utd": [result.utds.min(), result.utds.max()],
                   "threshold": [result.thresholds.min(), result.thresholds.max()]},
+        "settings": result.curves.facts.get("settings", {}) if result.curves else {},
         "notes": result.notes,
     })  # fmt: skip
 

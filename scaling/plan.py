@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from scaling.errors import InputError
 from scaling.frontier import minimise, search_range
 from scaling.laws_json import SavedLaws
 from scaling.model_size import ModelSizeLaw
+from scaling.sweep import to_override
 from scaling.uncertainty import interval
 
 UNITS = {"flops": "flops", "flop": "flops", "s": "seconds", "sec": "seconds", "seconds": "seconds", "m": "minutes",
@@ -255,15 +257,17 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
     return out
 
 
-def command(plan: Plan) -> str:
-    """A ready scripts/train.py command line."""
+def command(plan: Plan, settings: dict[str, Any] | None = None) -> str:
+    """A ready scripts/train.py command line; `settings` as in laws.json: how the runs behind the laws were made."""
+    fixed, tied = ((settings or {}).get(name) for name in ("fixed", "learning_rate_keys"))
     words = ["python scripts/train.py"]
     if plan.task and plan.task != "all":
         words.append(f"task={plan.task}")
     words += [f"algo.utd={plan.utd[0]:.6g}", f"algo.batch_size={max(1, round(plan.batch_size[0]))}"]
     if np.isfinite(plan.learning_rate[0]):
-        words.append(f"algo.critic_lr={plan.learning_rate[0]:.3g}")
+        words += [f"{key}={plan.learning_rate[0]:.3g}" for key in ["algo.critic_lr", *(tied or [])]]
     words.append(f"max_env_steps={round(plan.env_steps[0])}")
+    words += [shlex.quote(f"{key}={to_override(value)}") for key, value in (fixed or {}).items()]
     return " ".join(words)
 
 

@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 
 from scaling.curves import Curves
 from scaling.errors import InputError
+from scaling.sweep import load_plan
 
+RATE = "algo.critic_lr"  # the key that the laws call the learning rate
 WINDOWS_PER_RUN = 40  # stretches a run's log is cut into for the cost model
 
 
@@ -105,6 +107,24 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
 
 
+def shared_settings(root: Path) -> dict[str, Any]:
+    """What every cell of the sweep in `root` was told alike, and which keys followed the learning rate.
+
+    Returns:
+        {"fixed": {key: value}, "learning_rate_keys": [keys]}, or {} where there is no plan of a sweep.
+    """
+    try:
+        cells = [cell.overrides for cell in load_plan(root).cells]
+    except InputError:
+        return {}
+    laws = {"task", "seed", "max_env_steps", "algo.utd", "algo.critic_updates_per_step", "algo.batch_size", RATE}
+    keys = [key for key in cells[0] if key not in laws and all(key in cell for cell in cells)]
+    tied = [key for key in keys if len({c[RATE] for c in cells if RATE in c}) > 1 and
+            all(c[key] == c.get(RATE) for c in cells)]  # fmt: skip
+    fixed = {key: cells[0][key] for key in keys if key not in tied and all(c[key] == cells[0][key] for c in cells)}
+    return {"fixed": fixed, "learning_rate_keys": tied}
+
+
 def read_run_directories(root: Path) -> Curves:
     """Every folder below `root` that holds a config.yaml and a metrics.jsonl."""
     folders = sorted({p.parent for p in root.rglob("metrics.jsonl")} | {p.parent for p in root.rglob("config.yaml")})
@@ -132,6 +152,7 @@ def read_run_directories(root: Path) -> Curves:
     counted = pd.DataFrame(facts)
     ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
     out = {"runs": len(tables), "overlapped": bool(counted["overlapped"].mean() > 0.5)}
+    out["settings"] = shared_settings(root)
     if ratio.notna().any():
         out["flops_per_sample"] = float(ratio.median())
     if counted["model_size"].notna().any():

@@ -16,7 +16,7 @@ from scaling.terminal import bullet, shell, table
 
 def run(options: Options) -> None:
     """Print the plan in 80 columns."""
-    plan, _, _ = make_plan(options)
+    plan, laws, _ = make_plan(options)
     print(f"Plan for return {plan.target:.4g} of {plan.task or 'the typical task'}, least {plan.currency}; "
           "intervals hold 90 %\n")  # fmt: skip
     rows = [
@@ -32,7 +32,7 @@ def run(options: Options) -> None:
         rows.append(("wall-clock seconds", with_interval(plan.seconds)))
     for name, value in rows:
         print(f"  {name:<30}{value}")
-    print(f"\n{shell(command(plan))}")
+    print(f"\n{shell(command(plan, laws.json.get('settings')))}")
     if plan.warnings:
         print("\nBeyond what the runs tell")
         print("\n".join(bullet(line) for line in plan.warnings))

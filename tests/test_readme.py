@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 TINY = (
     "num_envs=32 max_env_steps=640 algo.batch_size=32 algo.critic_updates_per_step=0.5 algo.warmup_steps=4 "
     "algo.hidden=[16] algo.replay_size=20000 eval_interval=320 log_interval=320 eval_episodes=2 video=false "
-    "runtime=sync"
+    "runtime=sync compile=false"
 )
 # What makes a command small: (a part of the command, words added to it, exit codes that are fine)
 SMALLER = (
@@ -32,7 +32,8 @@ SMALLER = (
     ("scripts/fit.py", "", (0, 2)),  # two runs of a few steps reach nothing: a line says so
     ("scripts/plan.py", "", (2,)),  # so there are no laws here; tests/scaling plans with real ones
     ("scripts/bench.py sim", "tasks=[Cartpole] num_envs=[8] seconds=0.1", (0,)),
-    ("scripts/bench.py learner", "seconds=0.1 batch_sizes=[64] hidden=[32,16] threads=[1]", (0,)),
+    ("scripts/bench.py learner", "seconds=0.1 batch_sizes=[64] hidden=[32,16] threads=[1] algos=[pql] "
+     "networks=[elu]", (0,)),
     ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/test_peers.py runs its cells
     ("scripts/bench.py curves", "", (0,)),
     ("scaling.study", "replicates=2 samples=4", (0,)),

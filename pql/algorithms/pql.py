@@ -59,5 +59,3 @@ class PQL:
     def value(self, outputs: Tensor) -> Tensor:
         """Critic outputs (E, B, critic_outputs) -> values (E, B)."""
         return outputs.squeeze(2)
-
-

@@ -76,6 +76,7 @@ class Shared:
         self.rows = torch.zeros(ring, device=device)
         self.head = torch.zeros(1, dtype=torch.int64)
         self.policy = Mailbox(policy_size, device=device)
+        self.average = Mailbox(policy_size, device=device)  # of the policies: the one that is evaluated
         self.critic = Mailbox(critic_size, device=device)
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
         self.boards = {role: Board(names) for role, names in boards.items()}
@@ -97,7 +98,7 @@ class Shared:
     def tensors(self) -> list[Tensor]:
         found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
         found += [self.episodes, self.invalid, self.step_limit, self.stop, self.save, self.saved]
-        for mailbox in (self.policy, self.critic, self.normalizer):
+        for mailbox in (self.policy, self.average, self.critic, self.normalizer):
             found += mailbox.tensors()
         found += [board.sums for board in self.boards.values()]
         for group in (self.paused, self.ready, self.heartbeat, self.waited):

@@ -21,12 +21,14 @@ from pql.v_learner import VLearner
 def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint."""
     # More torch threads would fight with the simulator's, and their number would change the last bits.
-    before = torch.get_num_threads()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(cfg.threads.v_learner or 1)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     try:
         _run(cfg, monitor, resume_from)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:

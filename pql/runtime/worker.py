@@ -136,6 +136,7 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
     from pql.v_learner import VLearner
 
     torch.set_num_threads(threads_of(cfg)[role])
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     config.import_plugins(cfg.plugins)
     replay = make_replay(cfg, shared.obs_dim, shared.action_dim, shared)
     algorithm = algorithms.make(cfg.algo, shared.obs_dim, shared.action_dim)

@@ -60,7 +60,8 @@ def test_raw_observations_go_in_and_the_training_policys_actions_come_out(run_di
     count, *moments = checkpoint.load_tensors(folder, "actor")["normalizer"].numpy()
     mean, variance = np.array(moments[:obs_dim]), np.array(moments[obs_dim:]) / count
     policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
-    torch.nn.utils.vector_to_parameters(checkpoint.load_tensors(folder, "p_learner")["weights"], policy.parameters())
+    weights = checkpoint.load_tensors(folder, "p_learner")["others.average"]
+    torch.nn.utils.vector_to_parameters(weights, policy.parameters())
 
     source = np.random.default_rng(0)
     raw = (mean + source.normal(size=(500, obs_dim)) * np.sqrt(variance + 1e-8) * 3).astype(np.float32)

@@ -178,9 +178,13 @@ def test_measured_ratio_waits_and_ages_are_metrics(tiny, tmp_path, watched):
     watched(tiny(runtime="parallel", eval_interval=0))
     lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval_return" not in line]
     assert len(lines) >= 4
+    updates = 0
     for line in lines:
-        assert {"utd", "policy_age", "wait_actor", "wait_v_learner", "wait_p_learner"} <= set(line)
+        assert {"utd", "wait_actor", "wait_v_learner", "wait_p_learner"} <= set(line)
         assert line["utd"] == line["critic_updates"] / line["env_steps"]
         assert all(line[f"wait_{role}"] >= 0 for role in ("actor", "v_learner", "p_learner"))
-        # a policy update may be up to 2 * 2 critic updates behind, that is 2 of its own and one under way
-        assert 0 <= line["policy_age"] <= 3
+        if line["critic_updates"] > updates + 1:  # a mean of nothing is no metric; one update may be under way
+            # a policy update may be up to 2 * 2 critic updates behind, that is 2 of its own and one under way
+            assert 0 <= line["policy_age"] <= 3
+        updates = line["critic_updates"]
+    assert updates == 200

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scaling import sweep_cli
@@ -190,3 +191,23 @@ def test_dry_run_says_the_cost_and_leaves_nothing_behind(tmp_path, capsys):
     assert "2 cells, 2 k env steps, 2 k critic updates" in shown
     assert max(len(line.replace(str(tmp_path), "")) for line in shown.splitlines()) <= 80
     assert not (tmp_path / "x").exists()
+
+
+def test_what_a_sweep_held_fixed_and_tied_goes_into_the_plans_command(tmp_path):
+    from scaling.plan import Plan as Advice
+    from scaling.plan import command
+    from scaling.run_directories import shared_settings
+
+    sweep = {"axes": {"algo.utd": [0.1, 0.2], "algo.batch_size": [32, 64], "algo.critic_lr,algo.actor_lr": [1e-3, 3e-4],
+                      "algo.gamma": [0.98, 0.99], "seed": [0, 1]},
+             "fixed": {"max_env_steps": 1000, "num_envs": 64, "algo.hidden": [64, 64]}}  # fmt: skip
+    save_plan(tmp_path, Plan(lay_out(make_request(sweep, ["task=Cartpole"]))))
+    settings = shared_settings(tmp_path)
+    assert settings == {"fixed": {"num_envs": 64, "algo.hidden": [64, 64]}, "learning_rate_keys": ["algo.actor_lr"]}
+    one = np.ones(1)
+    advice = Advice(450.0, "flops", "Cartpole", 0.125 * one, 128.2 * one, 5e-4 * one, 2e4 * one, *[one] * 3, None)
+    assert command(advice, settings) == (
+        "python scripts/train.py task=Cartpole algo.utd=0.125 algo.batch_size=128 algo.critic_lr=0.0005 "
+        "algo.actor_lr=0.0005 max_env_steps=20000 num_envs=64 'algo.hidden=[64,64]'"
+    )
+    assert shared_settings(tmp_path / "elsewhere") == {}

@@ -60,7 +60,8 @@ def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
         fused(*example)[0].backward()
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        print(f"note: torch.compile failed ({reason}); training goes on without it", file=sys.stderr, flush=True)
+        advice = "install a C++ compiler (g++), or give compile=false"
+        print(f"note: not compiled ({reason}), so updates are slower: {advice}", file=sys.stderr, flush=True)
         return loss
     return fused
 

@@ -34,6 +34,7 @@ class Options:
     budget: str | None = option(None, "what may be spent, with its unit: 1e15flops, 3600s, 2h or 5e6steps")
     currency: str | None = option(None, "what to minimise: flops or seconds; by default the budget's, else seconds "
                                         "where they were measured")  # fmt: skip
+    utd: float | None = option(None, "predict at this ratio; by default at the cheapest", float)
     max_env_steps: float | None = option(None, "only ratios that need at most this many steps", float)
     max_compute: float | None = option(None, "only ratios whose updates cost at most this much of the currency", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default the laws' own", float)
@@ -73,10 +74,15 @@ def parse_budget(text: str) -> tuple[float, str]:
 class Planner:
     """Costs over a grid of ratios (and model sizes) for one task of a saved fit."""
 
-    def __init__(self, laws: SavedLaws, task: str | None, currency: str, delta: float | None) -> None:
-        self.laws, self.task, self.currency = laws, task, currency
+    def __init__(
+        self, laws: SavedLaws, task: str | None, currency: str, delta: float | None, utd: float | None = None
+    ) -> None:
+        self.laws, self.task, self.currency, self.utd = laws, task, currency, utd
         self.cost = replace(laws.cost, currency=currency, delta=laws.cost.delta if delta is None else delta)
-        self.grid = np.exp(search_range(np.array(laws.json["range"]["utd"]), 2.0))
+        grid = search_range(np.array([*laws.json["range"]["utd"], *([utd] if utd else [])]), 2.0)
+        if utd:  # moved, equally spaced as it is, onto the ratio asked for
+            grid += np.log(utd) - grid[np.argmin(np.abs(grid - np.log(utd)))]
+        self.grid = np.exp(grid)
         self.batch = laws.best("batch_size", self.grid, task)
         self.rate = laws.best("learning_rate", self.grid, task)
         if not np.isfinite(self.batch[0]).all():
@@ -96,7 +102,7 @@ class Planner:
 
     def allowed(self, steps: np.ndarray, compute: np.ndarray, options: Options) -> np.ndarray:
         """(G,) ratios whose point estimate keeps the limits."""
-        keep = np.ones(len(self.grid), dtype=bool)
+        keep = np.isclose(self.grid, self.utd) if self.utd else np.ones(len(self.grid), dtype=bool)
         if options.max_env_steps is not None:
             keep &= steps[0] <= options.max_env_steps
         if options.max_compute is not None:
@@ -151,7 +157,9 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         raise InputError(f"currency={currency!r}: use flops or seconds")
     if currency == "seconds" and not laws.cost.measured:
         raise InputError("these runs measured no seconds (no wall_time_s in metrics.jsonl): use currency=flops")
-    planner, scale = Planner(laws, task, currency, options.delta), scale_of(laws, task)
+    if options.utd is not None and not 0 < options.utd < np.inf:
+        raise InputError(f"utd={options.utd}: must be positive: updates per transition")
+    planner, scale = Planner(laws, task, currency, options.delta, options.utd), scale_of(laws, task)
     low, high = laws.json["range"]["threshold"]
     warnings = []
     if options.target is not None:
@@ -164,7 +172,8 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     best = planner.best(target, options)
     at = best["at"]
     plan = Plan(
-        target * scale, currency, task, np.concatenate([planner.grid[at : at + 1], best["free"][1:]]),
+        target * scale, currency, task,
+        np.concatenate([planner.grid[at : at + 1], *([] if options.utd else [best["free"][1:]])]),
         planner.batch[:, at], planner.rate[:, at], best["steps"], best["compute"], best["budget"],
         best["steps"] * planner.cost.seconds(planner.grid[at], planner.batch[:, at]), best["size"], warnings,
     )  # fmt: skip
@@ -174,7 +183,7 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     first, last = laws.json["range"]["utd"]
     if not first * 0.999 <= plan.utd[0] <= last * 1.001:
         warnings.append(f"σ = {plan.utd[0]:.3g} lies outside the ratios that were run ({first:.3g} to {last:.3g})")
-    if best["bound"]:
+    if best["bound"] and not options.utd:
         warnings.append("the cheapest ratio is the end of the search (2 times beyond the runs) or of the limits")
     for name in ("batch_size", "learning_rate"):
         block = laws.json[name]

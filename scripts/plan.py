@@ -17,8 +17,8 @@ from scaling.terminal import bullet, shell, table
 def run(options: Options) -> None:
     """Print the plan in 80 columns."""
     plan, laws, _ = make_plan(options)
-    print(f"Plan for return {plan.target:.4g} of {plan.task or 'the typical task'}, least {plan.currency}; "
-          "intervals hold 90 %\n")  # fmt: skip
+    choice = f"at σ = {options.utd:g}" if options.utd else f"least {plan.currency}"
+    print(f"Plan for return {plan.target:.4g} of {plan.task or 'the typical task'}, {choice}; intervals hold 90 %\n")
     rows = [
         ("σ: updates per transition", with_interval(plan.utd)),
         ("batch size", with_interval(plan.batch_size, ".4g")),

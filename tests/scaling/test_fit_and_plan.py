@@ -85,6 +85,25 @@ def test_plan_prints_a_command_within_80_columns_and_its_limits_hold(fitted, cap
     assert fewer.budget[0] >= plan.budget[0]
 
 
+@pytest.mark.parametrize("utd", [0.3, 5.0, 100.0])  # beyond the runs on either side too
+def test_plan_at_a_given_ratio_predicts_what_the_laws_do_there(fitted, utd, capsys):
+    from scaling.plan import Options, make_plan
+
+    plan, laws, _ = make_plan(Options(laws=str(fitted), target=700, task="A", utd=utd))
+    assert plan.utd == pytest.approx([utd])
+    np.testing.assert_allclose(plan.env_steps, laws.steps(np.array([utd]), 700, "A")[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(plan.batch_size, laws.best("batch_size", np.array([utd]), "A")[:, 0], rtol=1e-9)
+    assert any("outside the ratios" in line for line in plan.warnings) == (utd == 100.0 or utd == 0.3)
+    assert not any("cheapest" in line for line in plan.warnings)
+    assert script("plan", f"laws={fitted}", "target=700", "task=A", f"utd={utd}") == 0
+    assert f"algo.utd={utd:g} " in capsys.readouterr().out
+
+
+def test_plan_refuses_a_ratio_that_is_none(fitted, capsys):
+    assert script("plan", f"laws={fitted}", "target=700", "utd=-1") == 2
+    assert "utd=-1.0: must be positive" in capsys.readouterr().err
+
+
 def test_plan_for_a_budget_buys_what_the_target_costs(fitted):
     from scaling.plan import Options, make_plan
 

@@ -110,7 +110,9 @@ def frontier_block(frontier: Frontier, thresholds: np.ndarray) -> dict[str, Any]
          "relative_error": float(np.exp(v[0] - frontier.log_utd_[0, k]) - 1)}
         for k, v in frontier.held_out_.items()
     ]  # fmt: skip
-    return {**estimate("exponent", frontier.exponent_), **estimate("scale", np.exp(frontier.log_scale_)),
+    with np.errstate(over="ignore"):  # of a law that nothing determines; infinity is written as null
+        scale = np.exp(frontier.log_scale_)
+    return {**estimate("exponent", frontier.exponent_), **estimate("scale", scale),
             "points": points, "held_out": held}  # fmt: skip
 
 

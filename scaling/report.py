@@ -75,7 +75,7 @@ def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
         if block is None:
             continue
         low, high = block["exponent_interval"]
-        line = f"{symbol} falls as σ^-{with_interval(block, 'exponent')}."
+        line = f"{symbol} goes as σ^k with k = {with_interval(block, 'slope')}."
         if not block["determined"]:
             may_not.append(f"{line[:-1]}: the sweep shows no clear interior optimum, so treat the slope as unknown.")
         elif low is not None and low <= 0 <= high:

@@ -92,7 +92,7 @@ class Result:
         surface = self.surface
         if self.points.from_surface and surface is not None and "batch_size" in surface.swept_:
             tasks = [task] if task in surface.tasks_ else surface.tasks_
-            logs = [np.log(surface.best_samples("batch_size", t, utd)) for t in tasks]
+            logs = [np.log(surface.chosen_samples("batch_size", t, utd)) for t in tasks]
             return np.exp(np.nanmean(logs, axis=0))
         slope, at_one = self.run_line("batch_size")
         intercept = at_one[task] if task in at_one else float(np.mean(list(at_one.values())))

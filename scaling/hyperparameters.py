@@ -38,7 +38,9 @@ class ResponseSurface:
 
     Fitted, R = 1 after `fit`: swept_ (which of B, eta vary), exponent_ {name: (R,)} with x* ~ sigma^-exponent,
     log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d), groups_ (task, utd, model_size),
-    log_data_ (R, groups): ln D at the best hyperparameters within the grid, residual_sd_, edge_ (table), determined_.
+    log_data_ (R, groups): ln D at the best hyperparameters within the grid, residual_sd_, edge_ (table), determined_
+    {name: whether the bowl is surely bent along it, the other one at its best}, log_range_ {name: (low, high)} of the
+    grid and half a step beyond.
     """
 
     def __init__(self, interaction: bool = True, correct_bias: bool = True, iterations: int = 25) -> None:
@@ -156,12 +158,16 @@ class ResponseSurface:
         eigen, vectors = np.linalg.eigh(hessian)
         along = np.einsum("rie,kij,rje->rek", vectors, basis, vectors)
         floor = np.sqrt(np.maximum(np.einsum("rek,kl,rel->re", along, cov, along), 1e-18))
-        self.curvature_t_ = eigen[0] / floor[0]
         bounded = np.einsum("rie,re,rje->rij", vectors, np.maximum(eigen, floor), vectors)
         if self.correct_bias:  # E[1/q^] is larger than 1/q: to first order 1/(q + var/q) is unbiased
             bounded = bounded + np.einsum("kl,kab,rbc,lcd->rad", cov, basis, np.linalg.inv(bounded), basis)
         self.hessian_ = hessian
         inverse = np.linalg.inv(bounded)
+        # curvature along one axis with the other at its best is 1 / (H^-1)_kk = u'Hu; its variance by the delta method
+        along = inverse[0] / np.diagonal(inverse[0])
+        bend = np.einsum("ik,ij,jk->k", along, hessian[0], along)
+        maps = np.einsum("ik,pij,jk->kp", along, basis, along)
+        self.curvature_t_ = bend / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", maps, cov, maps), 1e-18))
         slope = np.einsum("rij,rj->ri", inverse, beta[:, self._slices["sigma"]])
         size_slope = np.zeros_like(slope)
         if self.sized_:
@@ -175,14 +181,17 @@ class ResponseSurface:
             swept = [cells.loc[cells["task"] == t].groupby(group[cells["task"] == t])[name].nunique().max() > 1
                      for t in self.tasks_]  # fmt: skip
             self.log_best_[name] = np.where(np.array(swept)[None], best, np.nan)
-            self.determined_[name] = bool(np.min(self.curvature_t_) >= 2)
+            self.determined_[name] = bool(self.curvature_t_[k] >= 2)
         # ln D at the bottom, the bottom held within half a grid step of the grid
         task_of = np.array([self.tasks_.index(t) for t in self.groups_["task"]])
         sigma = np.log(self.groups_["utd"].to_numpy(dtype=float)) - self._sigma0
         size = np.nan_to_num(np.log(self.groups_["model_size"].to_numpy(dtype=float)) - self._size0)
         free = bottom[:, task_of] - slope[:, None] * sigma[None, :, None] - size_slope[:, None] * size[None, :, None]
         low, high, step = self._ranges(cells, group)
-        held = np.clip(free, (low - 0.5 * step)[None], (high + 0.5 * step)[None])
+        lowest, highest = low - 0.5 * step, high + 0.5 * step
+        ends = lowest.min(axis=0) + self._centre, highest.max(axis=0) + self._centre
+        self.log_range_ = {name: (float(ends[0][k]), float(ends[1][k])) for k, name in enumerate(self.swept_)}
+        held = np.clip(free, lowest[None], highest[None])
         gradient = linear[:, task_of] + beta[:, None, self._slices["sigma"]] * sigma[None, :, None]
         if self.sized_:
             gradient = gradient + beta[:, None, self._slices["size"]] * size[None, :, None]
@@ -237,6 +246,11 @@ class ResponseSurface:
         if self.sized_ and model_size is not None:
             out = out + self.size_exponent_[name][:, None] * (np.log(model_size) - self._size0)
         return np.exp(out)
+
+    def chosen_samples(self, name: str, task: str, utd: np.ndarray) -> np.ndarray:
+        """(R, len(utd)) what to run: the best value, within the grid where the sweep does not determine it."""
+        best = self.best_samples(name, task, utd)
+        return best if self.determined_[name] else np.clip(best, *np.exp(self.log_range_[name]))
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
         """B* and eta* for rows of task, utd (and model_size): the point estimate."""

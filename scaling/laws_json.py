@@ -175,8 +175,10 @@ def write(result: Result, out: Path) -> dict[str, Any]:
         for name in result.surface.swept_:
             arrays[f"exponent_{name}"] = result.surface.exponent_[name]
             arrays[f"log_best_{name}"] = result.surface.log_best_[name]
+            arrays[f"log_range_{name}"] = np.array(result.surface.log_range_[name])
         arrays["surface_tasks"] = np.array(result.surface.tasks_, dtype=str)
     cells = result.points.cells
+    arrays["from_surface"] = np.array(result.points.from_surface)
     arrays["points_utd"] = cells["utd"].to_numpy(dtype=float)
     arrays["points_task"] = cells["task"].to_numpy(dtype=str)
     arrays["points_size"] = cells["model_size"].to_numpy(dtype=float)
@@ -212,16 +214,18 @@ class SavedLaws:
     def best(self, name: str, utd: np.ndarray, task: str | None) -> np.ndarray:
         """(R, G) best value; the geometric mean of tasks if none is named.
 
-        Where the sweep does not determine it, or there was none: the line through the runs that the data law rests on.
+        Where the sweep does not determine it: held within the grid if D was fitted at the best of it; else, or where
+        there was no sweep, the line through the runs that the data law rests on.
         """
         count, block = len(self.law.log_scale_), self.json[name]
-        if block is None or not block["determined"]:
+        if block is None or not (block["determined"] or self.arrays["from_surface"]):
             tasks, line = [str(t) for t in self.arrays["line_tasks"]], self.arrays[f"line_{name}"]
             at_one = line[1:].mean() if task not in tasks else line[1 + tasks.index(task)]
             return np.tile(np.exp(at_one + line[0] * np.log(utd)), (count, 1))
         tasks, at_one = [str(t) for t in self.arrays["surface_tasks"]], self.arrays[f"log_best_{name}"]
         mean = np.nanmean(at_one, axis=1) if task not in tasks else at_one[:, tasks.index(task)]
-        return np.exp(mean[:, None] - self.arrays[f"exponent_{name}"][:, None] * np.log(utd)[None])
+        best = mean[:, None] - self.arrays[f"exponent_{name}"][:, None] * np.log(utd)[None]
+        return np.exp(best if block["determined"] else np.clip(best, *self.arrays[f"log_range_{name}"]))
 
     def steps(self, utd: np.ndarray, target: float, task: str | None, model_size: float | None = None) -> np.ndarray:
         """(R, G) steps to a target between thresholds: ln D interpolated in J, extrapolated from the last two."""

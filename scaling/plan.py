@@ -190,7 +190,8 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         if block is None:
             warnings.append(f"{name} was not swept: what the runs used is continued")
         elif not block["determined"]:
-            warnings.append(f"{name}: the sweep shows no clear interior optimum; what the runs used is continued")
+            taken = "the best within its grid" if laws.arrays["from_surface"] else "what the runs used"
+            warnings.append(f"{name}: the sweep shows no clear interior optimum; {taken} is taken")
     if laws.json["data"][-1]["undetermined"]:
         names = ", ".join(laws.json["data"][-1]["undetermined"])
         warnings.append(f"the data law's {names} are undetermined: far from the runs it is a guess")

@@ -58,6 +58,18 @@ def test_a_flat_surface_is_undetermined_and_stays_finite():
     assert np.isfinite(surface.exponent_["batch_size"]).all()
 
 
+def test_a_flat_direction_leaves_the_other_hyperparameter_determined():
+    table = bowl(noise=0.1, cross=0.02)
+    slope = np.log(table["batch_size"] / (400 * table["utd"] ** -0.45))
+    table["env_steps"] *= np.exp(-0.15 * slope**2 - 0.05 * slope)  # no bowl along B, a weak preference for large ones
+    surface = ResponseSurface().fit(table)
+    assert surface.determined_ == {"batch_size": False, "learning_rate": True}
+    best = surface.chosen_samples("batch_size", "A", [1.0, 8.0])
+    assert (best <= 512 * 2**0.5 + 1e-6).all() and (best >= 128 / 2**0.5 - 1e-6).all()  # half a grid step beyond
+    free = surface.best_samples("learning_rate", "A", [64.0])
+    np.testing.assert_array_equal(surface.chosen_samples("learning_rate", "A", [64.0]), free)
+
+
 def test_a_hyperparameter_with_two_values_is_not_fitted():
     assert ResponseSurface().fit(bowl(rates=(1e-4, 2e-4))).swept_ == ["batch_size"]
 

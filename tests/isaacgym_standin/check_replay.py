@@ -124,7 +124,7 @@ def main(name, steps, overrides):
     counts["falls"] = int(sum(f.sum() for f in falls[1:]))
     ends = [s["flag"] & ~s["overwritten"] & (s["age"] >= limit - 1) for s in book[1:]]
     counts["time_outs"] = int(sum(e.sum() for e in ends))
-    assert len(replay) == ENVS * (steps + 1 - N_STEP)
+    assert int(replay.head) == ENVS * (steps + 1 - N_STEP)
     print(json.dumps(counts))
 
 

@@ -24,6 +24,11 @@ def ends_at(env, episode, limit):
     return {0: (early, True), 1: (last, True), 2: (1, True), 3: (early, True)}.get(fate, (last, False))
 
 
+def felt_again(env, episode):
+    """Whether ClockPostReset flags an end on the very step that began this episode."""
+    return (env + episode) % 5 == 4
+
+
 class Clock(VecTask):
     """Falls as `ends_at` says; `env.falls: false` leaves the time limit alone."""
 
@@ -69,8 +74,8 @@ class ClockPostReset(Clock):
             self.reset_idx(ids)
         self.observe()
         self.judge()
-        felt = (self.age == 0) & ((self.env + self.episode) % 5 == 4)
-        self.reset_buf.masked_fill_(felt & self.falls, 1)
+        felt = (self.age == 0) & felt_again(self.env, self.episode) & self.falls
+        self.reset_buf.masked_fill_(felt, 1)
 
 
 class ClockPreReset(Clock):

@@ -1,6 +1,6 @@
 """A vector environment in a process of its own, for a simulator that a process can hold only once.
 
-Observations and actions lie in one block of memory that both processes see (a memory file on a CPU, CUDA IPC on a
+Observations and actions lie in one block of memory that both processes see (a mapped file on a CPU, CUDA IPC on a
 GPU), allocated once; per step only a few bytes go through a socket.
 """
 
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import weakref
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -66,7 +67,6 @@ class RemoteEnv(VectorEnv):
     def __init__(self, factory: str, arguments: dict[str, Any], first: str, crash: str = ""):
         self.folder = Path(tempfile.mkdtemp(prefix="simulation-"))
         self.log = self.folder / "output.log"
-        self._memory = os.memfd_create("simulation")
         ours, theirs = socket.socketpair()
         # What stops a run must not stop the process before it can ignore that.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -74,7 +74,7 @@ class RemoteEnv(VectorEnv):
             with open(self.log, "wb") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", BEGIN, str(theirs.fileno()), first],
-                    pass_fds=(theirs.fileno(), self._memory),
+                    pass_fds=(theirs.fileno(),),
                     cwd=str(self.folder),
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path)},
                     stdin=subprocess.DEVNULL,
@@ -84,14 +84,15 @@ class RemoteEnv(VectorEnv):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-        self._link: Connection | None = Connection(ours.detach())
+        self._link = Connection(ours.detach())
+        self._end = weakref.finalize(self, _end, self._link, self._process, self.folder)  # at the latest at exit
         try:
-            self._send((factory, arguments, self._memory))
+            self._send((factory, arguments))
             facts = self._answer(START, crash)
             for name, value in facts["attributes"].items():
                 setattr(self, name, value)
             self.device = torch.device(self.device)
-            flat = pickle.loads(facts["block"]) if facts["block"] else _map(self._memory, facts["size"])
+            flat = pickle.loads(facts["block"]) if facts["block"] else _map(self.folder, facts["size"])
             self._block = Block(flat, self.num_envs, self.obs_dim, self.action_dim)
         except BaseException:
             self.close()
@@ -111,21 +112,14 @@ class RemoteEnv(VectorEnv):
         b = self._block
         return Step(b.obs, b.reward, b.terminated, b.truncated, b.next_obs, b.valid, info)
 
+    def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
+        raise NotImplementedError("a simulation in a process of its own runs without rendering")
+
     def close(self) -> None:
-        if self._link is not None:
-            self._link.close()  # which ends the process: it reads an end of file
-            self._link = None
-            os.close(self._memory)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            if self._process.returncode == 0:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        self._end()
 
     def _send(self, message: Any) -> None:
-        if self._link is None:
+        if self._link.closed:
             raise RuntimeError("this environment is closed")
         if message == "step":
             _wait_for_device(self.device)  # the action is there, and nobody reads the last step's results any more
@@ -160,6 +154,18 @@ class RemoteEnv(VectorEnv):
         return RuntimeError(f"the simulation {how}; its output: {self.log}")
 
 
+def _end(link: Connection, process: subprocess.Popen, folder: Path) -> None:
+    """End a process: it reads an end of file. After a failure its folder stays, for what it printed."""
+    link.close()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.returncode == 0:
+        shutil.rmtree(str(folder), ignore_errors=True)
+
+
 class Block:
     """Views of one flat tensor of bytes: what a step takes and gives, N rows each."""
 
@@ -191,9 +197,9 @@ def _aligned(size: int) -> int:
     return -(-size // 64) * 64
 
 
-def _map(memory: int, size: int) -> Tensor:
-    """The memory file as (size,) bytes."""
-    return torch.from_file(f"/proc/self/fd/{memory}", shared=True, size=size, dtype=torch.uint8)
+def _map(folder: Path, size: int) -> Tensor:
+    """A file there as (size,) bytes of shared memory."""
+    return torch.from_file(str(folder / "block"), shared=True, size=size, dtype=torch.uint8)
 
 
 def _wait_for_device(device: torch.device) -> None:
@@ -209,9 +215,9 @@ def serve(socket_number: int, import_error: BaseException | None) -> None:
     _die_with_parent()
     torch.set_num_threads(1)
     link = Connection(socket_number)
-    folder = os.getcwd()
+    folder = Path.cwd()
     try:
-        _serve(link, import_error)
+        _serve(link, folder, import_error)
     except TaskError as error:
         link.send(("mistake", str(error)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -220,19 +226,19 @@ def serve(socket_number: int, import_error: BaseException | None) -> None:
         link.send(("failed", (f"{type(error).__name__}: {error}", traceback.format_exc())))
         sys.exit(1)
     os.chdir("/")
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(str(folder), ignore_errors=True)
     sys.stdout.flush()
     os._exit(0)  # a simulator's own end has been seen to crash
 
 
-def _serve(link: Connection, import_error: BaseException | None) -> None:
-    factory, arguments, memory = link.recv()
+def _serve(link: Connection, folder: Path, import_error: BaseException | None) -> None:
+    factory, arguments = link.recv()
     module, _, function = factory.partition(":")
     env = getattr(importlib.import_module(module), function)(**arguments, import_error=import_error)
     sizes = env.num_envs, env.obs_dim, env.action_dim
     size = Block.size(*sizes)
     on_gpu = env.device.type == "cuda"
-    block = Block(torch.zeros(size, dtype=torch.uint8, device=env.device) if on_gpu else _map(memory, size), *sizes)
+    block = Block(torch.zeros(size, dtype=torch.uint8, device=env.device) if on_gpu else _map(folder, size), *sizes)
     names = ("name", "num_envs", "obs_dim", "action_dim", "max_episode_steps", "dt")
     attributes = {name: getattr(env, name) for name in names if hasattr(env, name)}
     shown = bytes(ForkingPickler.dumps(block.flat)) if on_gpu else b""

@@ -1,6 +1,7 @@
 """Environments: from actions to a batch of observations.
 
-`make(name, num_envs)` gives a `VectorEnv`; `list()` names the tasks; `register(name, TaskClass)` adds one.
+`make(name, num_envs)` gives a `VectorEnv`; `list()` names the tasks; `register(name, TaskClass)` adds one; `brought()`
+names those that come with an installed simulator.
 Importing this package needs torch only; a simulator is imported when an environment is made.
 """
 

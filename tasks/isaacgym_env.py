@@ -69,7 +69,7 @@ class IsaacGymEnv(VectorEnv):
         reset_idx = self.task.reset_idx
 
         def noted(env_ids: Tensor, *more: Any, **options: Any) -> Any:
-            self._was_reset[env_ids.to(self.device, torch.int64)] = True
+            self._was_reset[torch.as_tensor(env_ids, dtype=torch.int64, device=self.device)] = True
             return reset_idx(env_ids, *more, **options)
 
         self.task.reset_idx = noted
@@ -102,14 +102,13 @@ class IsaacGymEnv(VectorEnv):
         if action.shape != (self.num_envs, self.action_dim):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
         due, progress = self._awaiting, self.task.progress_buf.to(self.device, copy=True)
-        limit = self.max_episode_steps - 1
+        limit = self.task.max_episode_length - 1  # the last step's count, where IsaacGymEnvs raises its flag
         found, reward, _, extras = self.task.step(action.to(self.device, copy=True).clamp_(-1.0, 1.0))
         # IsaacGymEnvs returns live buffers in dictionaries that it uses again.
         obs, reward = self._policy_obs(found), reward.to(self.device, torch.float32, copy=True)
         flagged, was_reset = self._flags(), self._take_resets()
 
         within = was_reset & ~due  # reset in the step that ended the episode: `obs` is the new episode's
-        due = due & ~within
         lost = torch.where(within, progress + 1, self.task.progress_buf.to(self.device)) >= limit
         ended = (flagged & ~due) | within
         truncated = ended & (lost | ~flagged)

@@ -121,7 +121,7 @@ class RemoteEnv(VectorEnv):
     def _send(self, message: Any) -> None:
         if self._link.closed:
             raise RuntimeError("this environment is closed")
-        if message == "step":
+        if isinstance(message, str):
             _wait_for_device(self.device)  # the action is there, and nobody reads the last step's results any more
         try:
             self._link.send(message)

@@ -162,6 +162,7 @@ def test_presets_are_the_papers_reward_scales_and_numbers_of_environments(tmp_pa
         (["task=Cartpole", "task.cfg.env.episodeLenght=9"], True, "did you mean task.cfg.env.episodeLength"),
     ],
 )
+@pytest.mark.skipif(importlib.util.find_spec("isaacgym") is not None, reason="Isaac Gym is installed here")
 def test_mistakes_are_one_line_with_the_remedy_and_exit_code_2(standin, script, tmp_path, words, envs, said):
     settings = ["sim=isaacgym", "device=cpu", f"run_dir={tmp_path / 'run'}", "video=false", *words]
     run = script(settings, env=standin.environment() if envs else {"PYTHONPATH": str(standin.ROOT)}, cwd=tmp_path)

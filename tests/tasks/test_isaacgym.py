@@ -24,6 +24,11 @@ ENVS, LIMIT = 9, 12
 FROM_THE_FIRST = ("ClockPostReset", "ClockSameReset")  # the others show an episode from its second observation on
 HABITS = ["ClockPostReset", "ClockPreReset", "ClockSameReset", "ClockNoReset"]
 
+without_isaac_gym = pytest.mark.skipif(
+    importlib.util.find_spec("isaacgym") is not None or importlib.util.find_spec("isaacgymenvs") is not None,
+    reason="says what is told where Isaac Gym is missing, and here it is installed",
+)
+
 
 @pytest.fixture
 def standin():
@@ -214,6 +219,7 @@ def test_names_are_those_of_the_installed_files(small):
     assert isaacgym.config_file("ClockLong") == "ClockLong"
 
 
+@without_isaac_gym
 def test_nothing_is_brought_where_isaacgymenvs_is_missing():
     assert tasks.brought() == []
 
@@ -289,6 +295,7 @@ def package(folder, name, binding=None):
         (folder / name / "_bindings" / "linux-x86_64" / binding).write_text("")
 
 
+@without_isaac_gym
 def test_each_thing_missing_is_named_with_its_remedy_and_nothing_is_imported(tmp_path, monkeypatch):
     import numpy
 

@@ -16,6 +16,7 @@ import importlib.util
 import re
 import sys
 import sysconfig
+import traceback
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -213,9 +214,11 @@ def explain(error: BaseException, num_envs: int) -> str | None:
             return advice
     if isinstance(error, SystemExit):  # VecTask quits where no simulation could be created
         return f"IsaacGymEnvs quit while it made {num_envs} environments: {_too_large(num_envs)}"
-    if isinstance(error, AssertionError) or re.search(r"num_?envs|divisible", text, re.IGNORECASE):
+    # An assertion without words says what it demands in its own line.
+    source = traceback.extract_tb(error.__traceback__)[-1].line if error.__traceback__ else ""
+    if re.search(r"num_?env|divisible", f"{text} {source}", re.IGNORECASE):
         return (
-            f"IsaacGymEnvs refused num_envs={num_envs} ({line}): give a multiple of 64, or the number in the task's "
-            "own file in isaacgymenvs/cfg/task"
+            f"IsaacGymEnvs refused num_envs={num_envs} ({line} {source}): give a multiple of 64, or the number in the "
+            "task's own file in isaacgymenvs/cfg/task"
         )
     return None

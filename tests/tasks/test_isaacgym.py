@@ -360,6 +360,15 @@ def test_each_known_failure_is_explained_in_one_line(error, words):
 def test_an_unknown_failure_is_not_explained_away():
     assert isaacgym.explain(KeyError("dofVelocityScale"), 4096) is None
     assert isaacgym.explain(RuntimeError("size of tensor a (3) must match"), 4096) is None
+    assert isaacgym.explain(AssertionError(), 4096) is None
+
+
+def test_an_assertion_without_words_is_explained_by_its_line():
+    num_envs = 7
+    try:
+        assert num_envs % 6 == 0
+    except AssertionError as error:
+        assert "refused num_envs=7 (AssertionError: assert" in isaacgym.explain(error, num_envs)
 
 
 def test_standin_refuses_to_come_after_torch(standin):

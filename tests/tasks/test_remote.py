@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,9 +18,10 @@ STANDIN = Path(__file__).resolve().parents[1] / "isaacgym_standin"
 
 
 @pytest.fixture
-def remote(monkeypatch):
+def remote(monkeypatch, tmp_path_factory):
     """`remote(**arguments)`: the environment that tests/isaacgym_standin/remote_envs.py makes; closed in the end."""
     monkeypatch.syspath_prepend(str(STANDIN))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("simulations")))  # a crash leaves its folder
     made = []
 
     def start(factory="make", first="json", crash="", **arguments):
@@ -93,7 +95,7 @@ def test_a_later_failure_names_its_cause(remote, fault, words, capfd):
         assert "three is too many" in capfd.readouterr().err  # with the traceback of the other process
 
 
-def test_it_ends_with_the_process_that_made_it():
+def test_it_ends_with_the_process_that_made_it(tmp_path):
     """Also when that is killed, and SIGINT or SIGTERM to its group leave it to that process."""
     code = (
         "import sys, signal, time; from tasks.remote import RemoteEnv\n"
@@ -105,7 +107,7 @@ def test_it_ends_with_the_process_that_made_it():
     path = os.pathsep.join([str(STANDIN), str(STANDIN.parents[1])])
     maker = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     try:
         pid = int(maker.stdout.readline())

@@ -29,11 +29,14 @@ def key(default: Any, meaning: str) -> Any:
 class TaskConfig:
     name: str = key("Ant", "name under which the task is registered")
     options: Dict[str, Any] = field(default_factory=dict, metadata={"help": "arguments of the task's constructor"})
+    cfg: Dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "sim=isaacgym: fields of the task's own file, task.cfg.env.<field>=..."}
+    )
 
 
 @dataclass
 class SimConfig:
-    name: str = key("auto", "auto, mujoco")
+    name: str = key("auto", "auto, isaacgym, mujoco")
     threads: Optional[int] = key(None, "threads that step the physics; null: a fair share of the cores")
 
 
@@ -110,6 +113,7 @@ class Config:
 IDENTITY = (
     "task.name",
     "task.options",
+    "task.cfg",
     "algo.name",
     "num_envs",
     "algo.n_step",
@@ -127,6 +131,7 @@ IDENTITY = (
     "lead_steps",
 )
 GROUPS = ("task", "algo", "sim", "preset")
+FREE = ("task.options.", "task.cfg.")  # the task says which keys there are
 
 
 def known_keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
@@ -220,7 +225,7 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
         name, equals, value = text.lstrip("+").partition("=")
         if not equals or not name:
             raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
-        if name not in known and name not in GROUPS and not name.startswith("task.options."):
+        if name not in known and name not in GROUPS and not name.startswith(FREE):
             raise UserError(f"unknown key '{name}'{nearest(name, [*known, *GROUPS])}; --help lists them all")
         if not value.strip():
             raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
@@ -306,8 +311,9 @@ def _task_override(given: dict[str, Any]) -> list[str]:
     name = str(given["task"])
     if name in choices("task"):
         return [f"task={name}"]
-    if name not in tasks.list():
-        known = sorted({*choices("task"), *tasks.list()})
+    # What IsaacGymEnvs has, or why it is not there, is best said by the simulator itself.
+    if given.get("sim") != "isaacgym" and name not in {*tasks.list(), *tasks.brought()}:
+        known = sorted({*choices("task"), *tasks.list(), *tasks.brought()})
         raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}")
     return ["task=custom", f"task.name={name}"]
 
@@ -330,7 +336,7 @@ def _compose(overrides: list[str], given: dict[str, Any]) -> DictConfig:
     if preset == "auto":
         preset = "gpu" if resolve_device(str(given.get("device", "auto"))).type == "cuda" else "cpu"
     rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("task", "algo", "preset")]
-    rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith("task.options.") else o.lstrip("+") for o in rest]
+    rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
     chosen = [*_task_override(given), *_algo_override(given), f"preset={preset}"]
     try:
         with initialize_config_dir(str(CFG_DIR), version_base="1.3"):

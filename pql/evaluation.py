@@ -80,9 +80,8 @@ class DeployedPolicy(nn.Module):
 
 def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None = None) -> tasks.VectorEnv:
     """The configuration's task. Raises TaskError."""
-    return tasks.make(
-        cfg.task.name, num_envs, sim=cfg.sim.name, device=cfg.device, seed=seed, threads=threads, **cfg.task.options
-    )
+    options = {**cfg.task.options, **({"cfg": cfg.task.cfg} if cfg.task.cfg else {})}
+    return tasks.make(cfg.task.name, num_envs, cfg.sim.name, cfg.device, seed, threads, **options)
 
 
 def load_policy(

@@ -25,12 +25,19 @@ def names() -> list[str]:
     return sorted(_TASKS)
 
 
+def brought() -> list[str]:
+    """Names of the tasks that come with simulators installed here, sorted."""
+    return sorted({name for backend in BACKENDS.values() if backend.own_tasks for name in backend.own_tasks()})
+
+
 def get(name: str) -> type[Task]:
     """The class registered as `name`; raises TaskError naming the nearest where there is none."""
     if name not in _TASKS:
         near = difflib.get_close_matches(name.lower(), [known.lower() for known in _TASKS], n=1, cutoff=0.5)
         hint = next((f"did you mean {known}? " for known in names() if [known.lower()] == near), "")
-        raise TaskError(f"no task is called {name!r}; {hint}known: {', '.join(names())}")
+        raise TaskError(
+            f"no task is called {name!r}; {hint}known: {', '.join(names())}; IsaacGymEnvs' own need sim=isaacgym"
+        )
     return _TASKS[name]
 
 
@@ -46,28 +53,29 @@ def make(
     """Make `num_envs` environments of task `name`, already reset.
 
     Args:
-        name: a registered task, see `tasks.list()`.
+        name: a registered task, see `tasks.list()`, or with "isaacgym" one of IsaacGymEnvs'.
         num_envs: how many are stepped together, at least 1.
-        sim: "mujoco" (CPU), or "auto" for the best that runs here.
+        sim: "isaacgym" (CUDA), "mujoco" (CPU), or "auto" for the best that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
         seed: one seed gives the same trajectories at any number of threads.
         threads: of the simulator's pool; None takes the cores this process may use. Torch's own threads are the
             caller's to set: a process that simulates on a CPU should call `torch.set_num_threads(1)`, for the two
             pools fight.
-        task_options: arguments of the task's class.
+        task_options: arguments of the task's class; for IsaacGymEnvs' `cfg`, overrides of the task's configuration.
 
     Raises:
         TaskError: for an unknown name or option, or something that is not there; its one line says what to do.
     """
-    task_class = get(name)
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise TaskError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
     if threads is not None and threads < 1:
         raise TaskError(f"threads must be at least 1 (or None for all cores), not {threads!r}")
-    backend = _backend(name, task_class, sim, device)
+    backend = _backend(name, sim, device)
     where = _device(backend, device)
+    if backend.own_tasks is not None:
+        return backend.make(name, task_options, num_envs, device=where, seed=seed, threads=threads)
     try:
-        task = task_class(**task_options)
+        task = get(name)(**task_options)
     except TypeError as error:
         if not task_options:
             raise
@@ -75,22 +83,25 @@ def make(
     return backend.make(name, task, num_envs, device=where, seed=seed, threads=threads)
 
 
-def _backend(name: str, task_class: type[Task], sim: str, device: str | torch.device) -> Backend:
+def _backend(name: str, sim: str, device: str | torch.device) -> Backend:
     if sim != "auto":
         if sim not in BACKENDS:
             near = difflib.get_close_matches(sim, BACKENDS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise TaskError(f"no simulator is called {sim!r}; {hint}known: auto, {', '.join(BACKENDS)}")
-        if sim not in task_class.simulators:
-            raise TaskError(f"task {name} doesn't run on sim={sim}; it runs on {', '.join(task_class.simulators)}")
-        why = BACKENDS[sim].unavailable()
+        backend = BACKENDS[sim]
+        if backend.own_tasks is None and sim not in get(name).simulators:
+            raise TaskError(f"task {name} doesn't run on sim={sim}; it runs on {', '.join(get(name).simulators)}")
+        asked = str(device).partition(":")[0]
+        why = backend.unavailable(asked) if asked in backend.other_devices else backend.unavailable()
         if why:
             raise TaskError(f"sim={sim} {why}")
-        return BACKENDS[sim]
+        return backend
+    able = [backend for backend in BACKENDS.values() if _runs(backend, name)]
+    if not able:
+        get(name)
     reasons = []
-    for backend in BACKENDS.values():
-        if backend.name not in task_class.simulators:
-            continue
+    for backend in able:
         why = backend.unavailable()
         if why is None and device != "auto" and torch.device(device).type != backend.device_type:
             why = f"runs on {backend.device_type}, not on {device}"
@@ -98,6 +109,12 @@ def _backend(name: str, task_class: type[Task], sim: str, device: str | torch.de
             return backend
         reasons.append(f"{backend.name} {why}")
     raise TaskError(f"no simulator can run {name} here: {'; '.join(reasons) or 'none is registered for it'}")
+
+
+def _runs(backend: Backend, name: str) -> bool:
+    if backend.own_tasks is not None:
+        return name in backend.own_tasks()
+    return name in _TASKS and backend.name in _TASKS[name].simulators
 
 
 def _device(backend: Backend, device: str | torch.device) -> torch.device:
@@ -109,6 +126,6 @@ def _device(backend: Backend, device: str | torch.device) -> torch.device:
         raise TaskError(f"device={device!r} is no device; use auto, cpu, cuda or cuda:0") from None
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise TaskError(f"device={device} isn't there: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
-    if wanted.type != backend.device_type:
+    if wanted.type != backend.device_type and wanted.type not in backend.other_devices:
         raise TaskError(f"sim={backend.name} runs on {backend.device_type}, not on {device}; drop device or use auto")
     return wanted

@@ -59,7 +59,10 @@ class Backend(NamedTuple):
     name: str
     device_type: str  # "cpu" or "cuda"
     unavailable: Callable[[], str | None]  # why it can't run here and how to mend that, in one line; None if it can
-    make: Callable[..., VectorEnv]  # (name, task_class, num_envs, device, seed, threads, task_options) -> VectorEnv
+    make: Callable[..., VectorEnv]  # (name, task, num_envs, device, seed, threads) -> VectorEnv
+    # Names of the tasks that come with the simulator; `make` is then given the task's options in the task's place.
+    own_tasks: Callable[[], list[str]] | None = None
+    other_devices: tuple[str, ...] = ()  # device types that it also runs on, when asked to
 
 
 # In the order in which `sim="auto"` tries them.
@@ -86,4 +89,11 @@ def _make_mujoco(*args: Any, **kwargs: Any) -> VectorEnv:
     return importlib.import_module("tasks.mujoco_sim").make_env(*args, **kwargs)
 
 
+def _isaacgym(function: str) -> Callable[..., Any]:
+    return lambda *args, **kwargs: getattr(importlib.import_module("tasks.isaacgym"), function)(*args, **kwargs)
+
+
+register_simulator(
+    Backend("isaacgym", "cuda", _isaacgym("unavailable"), _isaacgym("make_env"), _isaacgym("names"), ("cpu",))
+)
 register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))

@@ -1,0 +1,1 @@
+"""Terrains, which the tests don't build."""

@@ -1,0 +1,1 @@
+"""A small package in IsaacGymEnvs' shape, for tests that run without a checkout of it: our tasks, its interface."""

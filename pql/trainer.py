@@ -122,6 +122,7 @@ class Monitor:
         self.waited = dict.fromkeys(shared.waited, 0.0)
         self.earlier_time = 0.0 if manifest is None else manifest["wall_time_s"]
         self.started = self.logged_at = time.monotonic()
+        self.ended: float | None = None
         self.set_aside = 0.0  # seconds spent evaluating while nothing else ran
         self.evaluation: Iterator | None = None
         self.last_return: float | None = None
@@ -150,7 +151,8 @@ class Monitor:
     @property
     def wall_time(self) -> float:
         """Seconds of training, earlier sessions included."""
-        return self.earlier_time + time.monotonic() - self.started - self.set_aside
+        now = time.monotonic() if self.ended is None else self.ended
+        return self.earlier_time + now - self.started - self.set_aside
 
     def start_clock(self) -> None:
         """Training begins now: what came before was setting up."""
@@ -283,6 +285,7 @@ class Monitor:
         if self.evaluated_at != self.counters and not self.interrupted:
             self.begin_evaluation()
             self.finish_evaluation()
+        self.ended = time.monotonic()  # what is played and filmed after this is no training
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 

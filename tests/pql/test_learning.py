@@ -28,7 +28,7 @@ def test_cartpole_reaches_90_percent_of_its_ceiling_in_every_seed(mujoco, tmp_pa
     run_dir = tmp_path / "run"
     settings = {
         "task": "Cartpole", "algo": algo, "runtime": runtime, "seed": seed, "run_dir": run_dir, "max_env_steps": BOUND,
-        "eval_interval": 5_000, "eval_episodes": 16, "checkpoint_interval": 0, "device": "cpu", "video": "false",
+        "eval_interval": 10_000, "eval_episodes": 16, "checkpoint_interval": 0, "device": "cpu", "video": "false",
     }  # fmt: skip
     summary = train(config.load([f"{key}={value}" for key, value in settings.items()]))
     lines = read_metrics(run_dir / "metrics.jsonl")

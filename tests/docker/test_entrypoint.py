@@ -115,7 +115,8 @@ def test_a_daemon_that_does_not_start_or_is_not_there_is_explained(start, tmp_pa
 def test_a_daemon_that_does_not_quit_does_not_hold_up_the_end(start):
     began = time.monotonic()
     hanging = "#!/bin/sh\n[ \"$1\" = -d ] || exec sleep 600\n"
-    process = start("sh", "-c", f"printf '%s' '{hanging}' >\"$(command -v nvidia-cuda-mps-control)\"", PQL_MPS_QUIT_S="1")
+    command = f"printf '%s' '{hanging}' >\"$(command -v nvidia-cuda-mps-control)\""
+    process = start("sh", "-c", command, PQL_MPS_QUIT_S="1")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "did not quit" in err

@@ -29,7 +29,8 @@ def pins(name: str) -> dict:
 def requirements(text: str) -> list:
     """The names, normalised, of requirements without a marker, one a line."""
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    return [re.sub(r"[-_.]+", "-", re.split(r"[=<>;\s]", line)[0]).lower() for line in lines if line and ";" not in line]
+    names = [re.split(r"[=<>\s]", line)[0] for line in lines if line and ";" not in line]
+    return [re.sub(r"[-_.]+", "-", name).lower() for name in names]
 
 
 def asked() -> str:
@@ -85,3 +86,29 @@ def test_nothing_fetches_isaac_gym():
     assert set(stages) == contexts == {"isaacgym", "isaacgymenvs"}
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     assert not re.search(r"curl|wget|git clone|https?://", code)
+
+
+def test_the_proof_of_the_pins_follows_every_pip_step(monkeypatch):
+    """`make test-docker-pins` takes minutes and is not run here; that it reads the Dockerfiles is."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/docker"))
+    import pins as proof
+
+    for image, (name, constraints, _, _) in proof.IMAGES.items():
+        text = (DOCKER / name).read_text()
+        steps = [rest for instruction, rest in proof.instructions(text) if instruction == "RUN"]
+        followed = [step for step in steps if "/opt/venv/bin/pip" in step]
+        pip = "/opt/venv/bin/pip install"
+        assert sum(step.count(pip) for step in followed) == text.count(pip)
+        assert not any(re.sub(r"--mount=\S+\s*", "", step).startswith(proof.SKIPPED) for step in followed)
+        installs = [step for step in followed if "--no-deps" not in step]
+        assert all(f"-c docker/{constraints}" in step for step in installs), f"{image} installs without its pins"
+        assert len(installs) >= 2
+
+
+def test_a_wheel_for_a_later_glibc_than_the_images_is_not_taken(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests/docker"))
+    import pins as proof
+
+    tags = proof.platforms(31)
+    assert tags[0] == "manylinux_2_31_x86_64" and "manylinux2014_x86_64" in tags
+    assert not any("_2_34_" in tag for tag in tags)

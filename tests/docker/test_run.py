@@ -54,8 +54,10 @@ def test_options_reach_docker(script, calls, tmp_path):
     assert options(words, "--name") == ["ant"]
     assert options(words, "--user") == ["7:8"]
     assert options(words, "--volume") == [
-        f"{tmp_path}/out:/opt/pql/runs", f"{tmp_path}/my cfg:/opt/pql/cfg:ro", f"{tmp_path}/plugin.py:/opt/pql/plugin.py",
-    ]  # fmt: skip
+        f"{tmp_path}/out:/opt/pql/runs",
+        f"{tmp_path}/my cfg:/opt/pql/cfg:ro",
+        f"{tmp_path}/plugin.py:/opt/pql/plugin.py",
+    ]
     assert words[-5:] == ["pql:isaacgym", *TRAIN]
 
 

@@ -93,7 +93,7 @@ def follow(image: str, python: str, version: str, root: Path) -> None:
 
     def here(command: str) -> str:
         """The command with the image's folders moved below `root`."""
-        return re.sub(r"(?<![\w.])/(opt|mnt|usr/local|usr/share)/", rf"{root}/\1/", command)
+        return re.sub(r"(?<![\w./])/(opt|mnt|usr/local|usr/share)\b", rf"{root}/\1", command)
 
     def run(command: str) -> None:
         print(f"+ {command}", flush=True)

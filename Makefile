@@ -1,10 +1,13 @@
 # Set-up is idempotent: .venv/.installed is newer than what it was made from, or it is made again.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTHON38 ?= $(shell for p in python3.8 $$HOME/.pyenv/versions/3.8.*/bin/python; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+BIN38 := .venv38/bin
 ARGS ?=
 
-.PHONY: install train test test-slurm lint clean
+.PHONY: install train test test-slurm test-py38 test-docker-pins lint clean
 
 install: .venv/.installed
 
@@ -24,8 +27,23 @@ test-slurm: install
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
+# The environment of docker/Dockerfile.isaacgym; what needs MuJoCo skips itself. The first time takes about 5 GB.
+test-py38: .venv38/.installed
+	$(BIN38)/python -m pytest $(ARGS)
+
+.venv38/.installed: setup.py docker/constraints-py38.txt
+	@test -n "$(PYTHON38)" || { echo "make: needs CPython 3.8 (pyenv install 3.8, say); or set PYTHON38=/path/to/python3.8"; exit 2; }
+	@test -x $(BIN38)/python || $(PYTHON38) -m venv .venv38
+	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt --upgrade pip setuptools wheel
+	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt -e . pytest pytest-timeout
+	@touch $@
+
+# Every pin has a wheel for its image, and each image's pip steps run in order; gigabytes, so not part of make test.
+test-docker-pins: install
+	$(BIN)/python tests/docker/pins.py $(ARGS)
+
 lint: install
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv38 build *.egg-info .pytest_cache .ruff_cache

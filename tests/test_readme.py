@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -49,7 +50,8 @@ def commands() -> list[str]:
 
 
 def test_each_command_of_the_readme_runs(tmp_path):
-    scripts = [line for line in commands() if not line.startswith("make")]
+    lines = [re.sub(r"^docker/run.sh (?=python )", ".venv/bin/", line) for line in commands()]  # as the image runs it
+    scripts = [line for line in lines if not line.startswith(("make", "docker/"))]
     assert len(scripts) >= 14, "the README lost its commands, or this test does not find them any more"
     for line in scripts:
         found = [(words, codes) for part, words, codes in SMALLER if part in line]
@@ -69,6 +71,29 @@ def test_each_command_of_the_readme_runs(tmp_path):
             assert "Traceback" not in done.stderr and done.stderr.strip(), done.stderr
 
 
+def test_docker_commands_of_the_readme_reach_docker(tmp_path, monkeypatch):
+    """With a docker that records its words; tests/docker tests the scripts themselves."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/docker"))
+    import stand_in
+
+    stand_in.isaacgym_tarball(tmp_path / "IsaacGym_Preview_4_Package.tar.gz")
+    stand_in.isaacgymenvs_checkout(tmp_path / "IsaacGymEnvs")
+    log = tmp_path / "docker.log"
+    env = {**os.environ, "PATH": f"{ROOT / 'tests/docker/stub'}:{os.environ['PATH']}", "DOCKER_LOG": str(log)}
+    lines = [line for line in commands() if line.startswith("docker/")]
+    assert len(lines) >= 4
+    for line in lines:
+        script, *words = shlex.split(line)
+        done = subprocess.run(
+            [str(ROOT / script), *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        call = log.read_text().split("\n--\n")[-2].splitlines()
+        assert call[0] == {"docker/build.sh": "buildx", "docker/run.sh": "run"}[script]
+        if script == "docker/run.sh":
+            assert call[-3:] == words[-3:] and "scripts/train.py" in call
+
+
 def test_make_targets_of_the_readme_exist():
     targets = {line.split()[1] for line in commands() if line.startswith("make")}
     assert {"train", "test"} <= targets
@@ -77,7 +102,7 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_files_named_in_the_readme_exist():
-    named = re.findall(r"`((?:pql|tasks|scaling|cfg|scripts|docs|tests)/[\w./-]*)`", README)
+    named = re.findall(r"`((?:pql|tasks|scaling|cfg|scripts|docs|tests|docker)/[\w./-]*)`", README)
     images = re.findall(r"\]\(([^)#:]+\.png)\)", README)
     assert named
     for name in [*named, *images]:

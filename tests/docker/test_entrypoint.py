@@ -39,13 +39,18 @@ def start(tmp_path):
     (tmp_path / "nvidia-cuda-mps-control").chmod(0o755)
     begun = []
 
+    def heed() -> None:
+        """A shell cannot trap what was ignored before it began, as SIGINT is for whatever a script started with &."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     def run(*command: str, **env: str) -> subprocess.Popen:
         mps = {"PQL_MPS": "1", "MPS_LOG": str(tmp_path / "mps.log"), "TMPDIR": str(tmp_path), **env}
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **mps}
         words = ["/bin/bash", str(ENTRYPOINT), *command]
         process = subprocess.Popen(
-            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=heed,
+        )  # fmt: skip
         begun.append(process)
         return process
 

@@ -27,14 +27,6 @@ STANDIN = Path(__file__).resolve().parents[1] / "isaacgym_standin"
 ENVS, LIMIT = 9, 12
 
 
-@pytest.fixture
-def standin():
-    spec = importlib.util.spec_from_file_location("isaacgym_standin_paths", STANDIN / "paths.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("habit", ["ClockPostReset", "ClockPreReset", "ClockSameReset", "ClockNoReset"])
 def test_every_row_in_replay_is_what_its_own_observation_says(standin, tiny, plugin, habit, n_step):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import shutil
+import time
 
 import pytest
 import torch
 
-from pql import checkpoint, config
+from pql import checkpoint, config, trainer
 from pql.algorithms import make
 from pql.learner import fuse
+from pql.metrics import read_metrics
 from pql.networks import FlatParameters
 from pql.p_learner import average_rate
 from pql.replay import Batch
@@ -38,6 +40,22 @@ def test_average_is_what_is_deployed(tiny, tmp_path, least, same):
     train(config.load(tiny(**{"algo.policy_average": least})))
     state = checkpoint.load_tensors(checkpoint.newest(tmp_path / "run")[0], "p_learner")
     assert torch.equal(state["weights"], state["others.average"]) == same
+
+
+def test_average_is_what_a_run_evaluates(tiny, tmp_path, monkeypatch):
+    evaluated, conclude = [], trainer.Monitor.conclude
+
+    def noted(monitor):
+        conclude(monitor)
+        evaluated.append(monitor.weights.data.clone())
+        time.sleep(1.0)  # for the time of what comes after the end: no training
+
+    monkeypatch.setattr(trainer.Monitor, "conclude", noted)
+    summary = train(config.load(tiny()))
+    state = checkpoint.load_tensors(checkpoint.newest(tmp_path / "run")[0], "p_learner")
+    assert torch.equal(evaluated[0], state["others.average"])
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert summary["wall_time_s"] < last["wall_time_s"] + 0.9
 
 
 def test_average_follows_the_policy_update_by_update(tiny, tmp_path):

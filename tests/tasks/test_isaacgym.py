@@ -31,14 +31,6 @@ without_isaac_gym = pytest.mark.skipif(
 
 
 @pytest.fixture
-def standin():
-    spec = importlib.util.spec_from_file_location("isaacgym_standin_paths", STANDIN / "paths.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def world(standin):
     """`world(name, falls=True)`: a counting world behind the adapter, and its module."""
 

@@ -31,7 +31,7 @@ from pql.algorithms import make
 from pql.checkpoint import write_atomically
 from pql.config import key
 from pql.p_learner import PLearner
-from pql.replay import Batch
+from pql.replay import Transition
 from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
 
@@ -58,7 +58,7 @@ class Options:
 class Textbook:
     """PQL and PQL-D, update by update, in eager torch."""
 
-    def __init__(self, cfg: config.AlgoConfig, batch: Batch, device: torch.device):
+    def __init__(self, cfg: config.AlgoConfig, batch: Transition, device: torch.device):
         self.cfg, self.data = cfg, batch
         self.atoms = cfg.num_atoms if cfg.name == "pql_d" else 1
         self.support = torch.linspace(cfg.v_min, cfg.v_max, cfg.num_atoms, device=device)
@@ -81,9 +81,9 @@ class Textbook:
             width = size
         return nn.Sequential(*layers, nn.Linear(width, out))
 
-    def sample(self) -> Batch:
+    def sample(self) -> Transition:
         index = torch.randint(ROWS, (self.cfg.batch_size,), device=self.data.obs.device)
-        return Batch(*(column[index] for column in self.data))
+        return Transition(*(column[index] for column in self.data))
 
     def update_critic(self) -> None:
         b = self.sample()
@@ -106,16 +106,16 @@ class Textbook:
             for target, source in zip(self.target_parameters, self.critic_parameters):
                 target.lerp_(source, self.cfg.tau)
 
-    def target_value(self, x: Tensor, b: Batch) -> Tensor:
+    def target_value(self, x: Tensor, b: Transition) -> Tensor:
         return b.return_n + b.discount * torch.min(self.target1(x), self.target2(x)).squeeze(1)
 
-    def target_distribution(self, x: Tensor, b: Batch) -> Tensor:
+    def target_distribution(self, x: Tensor, b: Transition) -> Tensor:
         p1, p2 = self.target1(x).softmax(1), self.target2(x).softmax(1)
         y1, y2 = self.project(p1, b), self.project(p2, b)
         first = (p1 * self.support).sum(1) < (p2 * self.support).sum(1)
         return torch.where(first.unsqueeze(1), y1, y2)
 
-    def project(self, probs: Tensor, b: Batch) -> Tensor:
+    def project(self, probs: Tensor, b: Transition) -> Tensor:
         """The projection as published C51 code has it."""
         v_min, v_max, atoms = self.cfg.v_min, self.cfg.v_max, self.atoms
         shifted = (b.return_n.unsqueeze(1) + b.discount.unsqueeze(1) * self.support).clamp(v_min, v_max)
@@ -151,14 +151,14 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
         return torch.randn(*shape, generator=generator, device=device)
 
     discount = torch.full((ROWS,), cfg.algo.gamma**cfg.algo.n_step, device=device)
-    data = Batch(
+    data = Transition(
         normal(ROWS, OBS_DIM), normal(ROWS, ACTION_DIM).tanh_(), normal(ROWS), normal(ROWS, OBS_DIM), discount,
         torch.ones_like(discount),
     )  # fmt: skip
     shared = make_shared(cfg, OBS_DIM, ACTION_DIM)
     replay = make_replay(cfg, OBS_DIM, ACTION_DIM, shared)
     for rows in zip(*(column.split(cfg.num_envs) for column in data)):
-        replay.add(Batch(*rows))
+        replay.add(Transition(*rows))
     algorithm = make(cfg.algo, OBS_DIM, ACTION_DIM)
     v_learner = VLearner(cfg, algorithm, replay, shared, device)
     p_learner = PLearner(cfg, algorithm, replay, shared, device)

@@ -104,6 +104,8 @@ class Config:
     matmul_precision: str = key(
         "highest", "of the networks' products: highest: float32; high, medium: TF32, bfloat16 where that is faster"
     )
+    autocast: bool = key(False, "networks in bfloat16, with weights, optimizer and losses in float32")
+    cuda_graphs: bool = key(True, "on a GPU, record each learner's update as a CUDA graph")
     lead_steps: int = key(2, "vector steps that the actor may be ahead of the V-learner (parallel)")
     heartbeat_timeout: float = key(120.0, "seconds without a sign of life after which a process counts as hung")
     plugins: List[str] = key([], "Python files or modules imported first: where custom tasks register")

@@ -66,8 +66,8 @@ def gathered(probs: Tensor, shift: Tensor, discount: Tensor) -> Tensor:
 class PQLD(PQL):
     """The critic predicts the distribution of the return over `num_atoms` atoms in [v_min, v_max]."""
 
-    def __init__(self, cfg, obs_dim: int, action_dim: int):
-        super().__init__(cfg, obs_dim, action_dim)
+    def __init__(self, cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
+        super().__init__(cfg, obs_dim, action_dim, critic_obs_dim)
         self.critic_outputs = cfg.num_atoms
 
     def critic_loss(
@@ -79,11 +79,11 @@ class PQLD(PQL):
         """
         with torch.no_grad():
             next_action = self.smoothed_action(policy, batch.next_obs, noise)
-            probs = target(torch.cat([batch.next_obs, next_action], 1)).softmax(2)
+            probs = target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
             smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
             probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
             y = project(probs, batch.return_n, batch.discount, self.cfg.v_min, self.cfg.v_max)
-        logits = critic(torch.cat([batch.obs, batch.action], 1))
+        logits = critic(torch.cat([batch.critic_obs, batch.action], 1))
         cross_entropy = -(F.log_softmax(logits, 2) * y).sum(2)
         loss = (cross_entropy * batch.weight).mean(1).sum()
         return loss, {"critic_loss": loss.detach(), "q": self.value(logits.detach()).mean()}

@@ -24,10 +24,11 @@ import torch
 from pql import cli, config
 from pql.algorithms import make
 from pql.bench import roofline
-from pql.bench.textbook import Data, Textbook
+from pql.bench.textbook import Textbook
 from pql.checkpoint import write_atomically
 from pql.config import key
 from pql.p_learner import PLearner
+from pql.replay import Transition
 from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
 
@@ -69,14 +70,14 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
         return torch.randn(*shape, generator=generator, device=device)
 
     discount = torch.full((ROWS,), cfg.algo.gamma**cfg.algo.n_step, device=device)
-    data = Data(
+    data = Transition(
         normal(ROWS, OBS_DIM), normal(ROWS, ACTION_DIM).tanh_(), normal(ROWS), normal(ROWS, OBS_DIM), discount,
         torch.ones_like(discount),
     )  # fmt: skip
     shared = make_shared(cfg, OBS_DIM, ACTION_DIM)
     replay = make_replay(cfg, OBS_DIM, ACTION_DIM, shared)
     for rows in zip(*(column.split(cfg.num_envs) for column in data)):
-        replay.add(Data(*rows))
+        replay.add(Transition(*rows))
     algorithm = make(cfg.algo, OBS_DIM, ACTION_DIM)
     v_learner = VLearner(cfg, algorithm, replay, shared, device)
     p_learner = PLearner(cfg, algorithm, replay, shared, device)

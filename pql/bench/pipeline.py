@@ -83,7 +83,7 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
         config.save(cfg, Path(cfg.run_dir) / "config.yaml")
         env = make_env(cfg, cfg.eval_episodes, 0)
         try:
-            shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim)
+            shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
             if side == "actor":
                 first, last = act_alone(cfg, shared, options)
             else:
@@ -107,8 +107,8 @@ def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, 
     torch.set_num_threads(threads["actor"])
     env = make_env(cfg, cfg.num_envs, 0, threads["sim"])
     try:
-        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)
-        replay = trainer.make_replay(cfg, env.obs_dim, env.action_dim, shared)
+        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
+        replay = trainer.make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
         actor = Actor(cfg, env, algorithm, replay, shared)
         for _ in range(cfg.algo.warmup_steps + 1):
             actor.step()
@@ -162,7 +162,10 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {**ratios, "sides": sides}
 
 
-HEADER = f"{'side':<10}{'transitions/s':>14}{'critic/s':>10}{'policy/s':>10}{'utd':>10}{'waits: actor':>14}{'V':>6}{'P':>6}"
+HEADER = (
+    f"{'side':<10}{'transitions/s':>14}{'critic/s':>10}{'policy/s':>10}{'utd':>10}"
+    f"{'waits: actor':>14}{'V':>6}{'P':>6}"
+)
 
 
 def line(found: dict[str, Any]) -> str:
@@ -191,7 +194,8 @@ def main(argv: list[str]) -> int:
         name = word.partition("=")[0]
         cli.require(name not in {*FIXED, "runtime", "run_dir", "resume"}, name, word.partition("=")[2], "left out here")
     cfg = load(overrides, options, "parallel")
-    print(f"{cfg.task.name}, {cfg.algo.name}, {cfg.num_envs} environments on {cfg.device}, asked utd {cfg.algo.utd:.6f}")
+    a = cfg.algo
+    print(f"{cfg.task.name}, {a.name}, {cfg.num_envs} environments on {cfg.device}, asked utd {a.utd:.6f}")
     print(HEADER)
     rounds: list[dict[str, Any]] = []
     for _ in range(options.rounds):

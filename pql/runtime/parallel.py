@@ -184,7 +184,8 @@ def exit_reason(code: int | None) -> str:
 def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint. Raises RoleFailed, UserError."""
     shared = monitor.shared
-    shared.obs_dim, shared.action_dim = monitor.env.obs_dim, monitor.env.action_dim
+    env = monitor.env
+    shared.dimensions = env.obs_dim, env.action_dim, env.critic_obs_dim
     _check_shared_memory(cfg, shared)
     shared.share()
     before = torch.get_num_threads()

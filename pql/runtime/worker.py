@@ -138,8 +138,9 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
     torch.set_num_threads(threads_of(cfg)[role])
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     config.import_plugins(cfg.plugins)
-    replay = make_replay(cfg, shared.obs_dim, shared.action_dim, shared)
-    algorithm = algorithms.make(cfg.algo, shared.obs_dim, shared.action_dim)
+    obs_dim, action_dim, critic_obs_dim = shared.dimensions
+    replay = make_replay(cfg, obs_dim, action_dim, shared, critic_obs_dim)
+    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim, critic_obs_dim)
     device = torch.device(cfg.device)
     if role == "actor":
         env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, threads_of(cfg)["sim"])

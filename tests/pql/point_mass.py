@@ -22,7 +22,8 @@ class PointEnv(tasks.VectorEnv):
 
     max_episode_steps = 25
 
-    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None):
+    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None, told=False):
+        self.critic_obs_dim = 3 if told else 0
         self.name, self.num_envs, self.obs_dim, self.action_dim = "Point", num_envs, 2, 2
         self.device = torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)
@@ -39,6 +40,14 @@ class PointEnv(tasks.VectorEnv):
         self.at, self.age = self.start(), torch.zeros(self.num_envs)
         return self.at
 
+    def tell(self, at, age):
+        """For the critic: where the point is, and how old the episode, which the policy isn't told."""
+        return torch.cat((at, age[:, None]), 1)
+
+    @property
+    def critic_obs(self):
+        return self.tell(self.at, self.age) if self.critic_obs_dim else None
+
     def step(self, action):
         self.steps += 1
         if self.steps == self.raise_at:
@@ -52,9 +61,11 @@ class PointEnv(tasks.VectorEnv):
         truncated = (self.age >= self.max_episode_steps) & ~terminated
         ended = terminated | truncated
         self.at = torch.where(ended[:, None], self.start(), at)
+        next_critic_obs = self.tell(at, self.age)
         self.age = self.age * ~ended
         valid = torch.ones(self.num_envs, dtype=torch.bool)
-        return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {})
+        told = (self.critic_obs, next_critic_obs) if self.critic_obs_dim else ()
+        return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {}, *told)
 
     def state_dict(self):
         return {"at": self.at.clone(), "age": self.age.clone(), "generator": self.generator.get_state()}
@@ -70,8 +81,8 @@ class Point:
 
     simulators = ("plane",)
 
-    def __init__(self, nan_at=None, raise_at=None, only=None):
-        self.options = {"nan_at": nan_at, "raise_at": raise_at, "only": only}
+    def __init__(self, nan_at=None, raise_at=None, only=None, told=False):
+        self.options = {"nan_at": nan_at, "raise_at": raise_at, "only": only, "told": told}
 
 
 class Fault:

@@ -113,7 +113,7 @@ def loss_of(critic, target, return_n, discount, weight):
     algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
     rows = len(return_n)
     obs, action = torch.zeros(rows, 2), torch.zeros(rows, 1)
-    batch = Batch(obs, action, torch.tensor(return_n), obs, torch.tensor(discount), torch.tensor(weight))
+    batch = Batch(obs, action, torch.tensor(return_n), obs, torch.tensor(discount), torch.tensor(weight), obs, obs)
     return algorithm.critic_loss(critic, target, lambda obs: torch.zeros(rows, 1), batch, action)
 
 
@@ -156,5 +156,7 @@ def test_policy_climbs_the_smaller_expected_value():
     algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
     logits = torch.tensor([[[0.2, 0.2, 0.6]], [[0.6, 0.1, 0.3]]]).log()
     critic = Table(logits.tolist())
-    loss, _ = algorithm.policy_loss(lambda obs: torch.zeros(1, 1), critic, torch.zeros(1, 2))
+    obs, one = torch.zeros(1, 2), torch.zeros(1)
+    batch = Batch(obs, torch.zeros(1, 1), one, obs, one, one, obs, obs)
+    loss, _ = algorithm.policy_loss(lambda obs: torch.zeros(1, 1), critic, batch)
     assert loss.item() == pytest.approx(0.3, rel=1e-5)  # -(.3 - .6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from pql.replay import Batch, NStepWindows, Replay
+from pql.replay import NStepWindows, Replay, Transition
 from pql.runtime.shared import Mailbox
 
 OBS, ACTION = 3, 2
@@ -180,14 +180,14 @@ def filled(num_envs, capacity, guard, vector_steps):
     replay = Replay(capacity, num_envs, 1, 1, guard)
     for t in range(vector_steps):
         stamp = torch.full((num_envs,), float(t))
-        replay.add(Batch(stamp[:, None], stamp[:, None], stamp, stamp[:, None], stamp, stamp))
+        replay.add(Transition(stamp[:, None], stamp[:, None], stamp, stamp[:, None], stamp, stamp))
     return replay
 
 
 @pytest.mark.parametrize("vector_steps", [1, 9, 10, 11, 25, 1000])
 def test_sample_draws_from_all_but_the_guard_rows(vector_steps):
     replay = filled(num_envs=4, capacity=40, guard=12, vector_steps=vector_steps)
-    stamps = replay.sample(20_000, torch.Generator().manual_seed(0)).return_n
+    stamps = replay.unpack(replay.sample(20_000, torch.Generator().manual_seed(0))).return_n
     # ten vector steps fit; the three oldest are the guard, as soon as they are the next to be overwritten
     oldest = max(0, vector_steps - 7)
     assert sorted(set(stamps.tolist())) == list(range(oldest, vector_steps))
@@ -209,7 +209,7 @@ def test_ring_continues_from_a_checkpoint():
     copy.load_state_dict({k: v.clone() for k, v in replay.state_dict().items()})
     assert torch.equal(copy.rows, replay.rows) and len(copy) == len(replay)
     one, two = (ring.sample(64, torch.Generator().manual_seed(1)) for ring in (replay, copy))
-    assert torch.equal(one.return_n, two.return_n)
+    assert torch.equal(one, two)
 
 
 # --- a real writer process --------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ STEPS, ENVS, WIDE = 3000, 64, 61
 def stamped(t):
     """A vector step whose every column says t: a row mixed from two steps shows."""
     column = torch.full((ENVS, WIDE), float(t))
-    return Batch(column, column[:, :5], column[:, 0], column, column[:, 0], column[:, 0])
+    return Transition(column, column[:, :5], column[:, 0], column, column[:, 0], column[:, 0])
 
 
 def write_ring(rows, head, read, lead):
@@ -251,7 +251,7 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
             continue
         before = int(replay.head) // ENVS
         read.fill_(before)  # from here the writer may go on to step before + lead
-        batch = replay.sample(512, generator)
+        batch = replay.unpack(replay.sample(512, generator))
         after = int(replay.head) // ENVS
         stamps = batch.return_n
         for column in (batch.obs, batch.action, batch.next_obs, batch.discount[:, None], batch.weight[:, None]):
@@ -263,31 +263,33 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
     assert samples > 100
 
 
-def write_mailbox(buffers, begun, version, count, size):
+def write_mailbox(buffers, begun, version, count, size, on_device):
     mailbox = Mailbox(1)
     mailbox.buffers, mailbox.begun, mailbox.version = buffers, begun, version
+    mailbox.on_device = on_device
     for value in range(1, count + 1):
         vector = torch.full((size,), float(value))
         mailbox.publish(vector)
 
 
-def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back():
-    size, count = 20_000, 20_000
+@pytest.mark.parametrize("on_device", [False, True])
+def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back(on_device):
+    size, count = 20_000, 10_000
     mailbox = Mailbox(size)
+    mailbox.on_device = on_device  # as on a GPU, where nobody looks at a version before the copy
     for tensor in mailbox.tensors():
         tensor.share_memory_()
     process = torch.multiprocessing.get_context("spawn").Process(
-        target=write_mailbox, args=(*mailbox.tensors(), count, size), daemon=True
+        target=write_mailbox, args=(*mailbox.tensors(), count, size, on_device), daemon=True
     )
     process.start()
-    into, seen, received = torch.zeros(size), 0, 0
-    while seen < count:
-        version = mailbox.receive(into, seen)
-        assert version >= seen
-        if version == seen:
-            continue
-        assert (into == float(version)).all(), "a mixture of two versions"
-        seen, received = version, received + 1
+    into, seen, received = torch.zeros(size), torch.zeros(1, dtype=torch.int64), 0
+    while int(seen) < count:
+        before = int(seen)
+        mailbox.receive(into, seen)
+        assert int(seen) >= before
+        assert (into == float(seen)).all(), "a mixture of two versions"
+        received += int(seen) > before
     process.join(30)
     assert process.exitcode == 0 and received > 100
 
@@ -295,8 +297,12 @@ def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back():
 def test_mailbox_tells_a_reader_that_nothing_is_new():
     mailbox = Mailbox(3)
     into = torch.zeros(3)
-    assert mailbox.receive(into, 0) == 0
+    seen = torch.zeros(1, dtype=torch.int64)
+    mailbox.receive(into, seen)
+    assert int(seen) == 0
     mailbox.publish(torch.tensor([1.0, 2.0, 3.0]))
-    assert mailbox.receive(into, 0) == 1 and into.tolist() == [1, 2, 3]
+    mailbox.receive(into, seen)
+    assert int(seen) == 1 and into.tolist() == [1, 2, 3]
     into.zero_()
-    assert mailbox.receive(into, 1) == 1 and into.tolist() == [0, 0, 0]
+    mailbox.receive(into, seen)
+    assert int(seen) == 1 and into.tolist() == [0, 0, 0]

@@ -168,8 +168,9 @@ def take_turns(
 ) -> list[list[float]]:
     """Seconds per call, turn by turn: each side runs for a moment, then the next, so that a neighbour meets all."""
     moment = min(0.25, seconds / 10)
-    for side in sides:  # a learner records its CUDA graph in its first calls
-        _time(side, 5, device, clock)
+    if device.type == "cuda":  # a learner records its CUDA graph in its first calls
+        for side in sides:
+            _time(side, 5, device, clock)
     calls = [max(1, round(moment / _time(side, 3, device, clock))) for side in sides]
     times: list[list[float]] = [[] for _ in sides]
     finish = clock() + 2 * seconds

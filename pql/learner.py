@@ -12,7 +12,7 @@ from torch import Tensor
 from pql.networks import FlatParameters
 from pql.normalizer import Normalizer
 from pql.replay import Replay
-from pql.runtime.device import Graphed, InFlight
+from pql.runtime.device import Graphed, InFlight, device_of
 from pql.runtime.shared import Shared
 
 
@@ -83,13 +83,19 @@ class Learner:
     optimizer: Optimizer
     others: dict[str, FlatParameters]
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared, device: torch.device):
-        self.cfg, self.algorithm, self.replay, self.shared, self.device = cfg.algo, algorithm, replay, shared, device
+    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+        home = replay.rows.device  # of what is shared; what is drawn there is copied to a learner elsewhere
+        self.device = device = device_of(cfg, self.role)
+        self.cfg, self.algorithm, self.replay, self.shared = cfg.algo, algorithm, replay, shared
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=cfg.autocast, cache_enabled=False)
         self.normalizer = Normalizer(replay.obs_dim + replay.critic_obs_dim, device)
-        self.generator = generator_of(cfg.seed, self.role, device)
-        self.graphed_step = Graphed(self.step, device, [self.generator], cfg.cuda_graphs)
+        self.generator = generator_of(cfg.seed, self.role, home)
+        self.graphed_step = Graphed(self.step, device, [self.generator], cfg.cuda_graphs and device == home)
         self.in_flight = InFlight(device)
+
+    def sample(self) -> Tensor:
+        """Replay rows (B, row_dim) where this learner is."""
+        return self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
 
     def step(self) -> None:
         """Receive, sample, differentiate, update: one gradient step without a look at a value."""

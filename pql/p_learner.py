@@ -23,8 +23,9 @@ class PLearner(Learner):
     role = "p_learner"
     measures = ("policy_loss", "policy_grad_norm")
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared, device: torch.device):
-        super().__init__(cfg, algorithm, replay, shared, device)
+    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+        super().__init__(cfg, algorithm, replay, shared)
+        device = self.device
         self.policy = algorithm.make_policy().to(device)
         self.weights = FlatParameters(self.policy)
         shared.policy.read(self.weights.data)  # the initial weights
@@ -37,7 +38,7 @@ class PLearner(Learner):
         self.optimizer = Optimizer(self.weights, self.cfg.actor_lr, self.cfg.weight_decay, self.cfg.max_grad_norm)
         self.loss = self.loss_of
         if cfg.compile:
-            self.loss = fuse(self.loss_of, torch.zeros_like(replay.rows[: self.cfg.batch_size]))
+            self.loss = fuse(self.loss_of, torch.zeros(self.cfg.batch_size, replay.row_dim, device=device))
 
     def update(self) -> None:
         """One gradient step of the policy."""
@@ -49,7 +50,7 @@ class PLearner(Learner):
         shared = self.shared
         shared.critic.receive(self.critic_weights.data, self.critic_version)
         self.normalizer.receive(shared.normalizer)
-        loss, metrics = self.loss(self.replay.sample(self.cfg.batch_size, self.generator))
+        loss, metrics = self.loss(self.sample())
         metrics["policy_grad_norm"] = self.optimizer.step(loss)
         shared.boards[self.role].add(metrics)
         self.average.data.lerp_(self.weights.data, average_rate(self.updates, self.cfg.policy_average))

@@ -19,8 +19,9 @@ class VLearner(Learner):
     role = "v_learner"
     measures = ("critic_loss", "q", "critic_grad_norm", "policy_age")
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared, device: torch.device):
-        super().__init__(cfg, algorithm, replay, shared, device)
+    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+        super().__init__(cfg, algorithm, replay, shared)
+        device = self.device
         self.critic = algorithm.make_critic().to(device)
         self.weights = FlatParameters(self.critic)
         shared.critic.read(self.weights.data)  # the initial weights
@@ -34,8 +35,8 @@ class VLearner(Learner):
         self.optimizer = Optimizer(self.weights, self.cfg.critic_lr, self.cfg.weight_decay, self.cfg.max_grad_norm)
         self.loss = self.loss_of
         if cfg.compile:
-            rows, noise = replay.rows[: self.cfg.batch_size], torch.zeros(self.cfg.batch_size, replay.action_dim)
-            self.loss = fuse(self.loss_of, torch.zeros_like(rows), noise.to(device))
+            shapes = (self.cfg.batch_size, replay.row_dim), (self.cfg.batch_size, replay.action_dim)
+            self.loss = fuse(self.loss_of, *(torch.zeros(shape, device=device) for shape in shapes))
 
     def update(self) -> None:
         """One gradient step of both critics."""
@@ -50,8 +51,8 @@ class VLearner(Learner):
         shared = self.shared
         shared.policy.receive(self.policy_weights.data, self.policy_version)
         self.normalizer.receive(shared.normalizer)
-        rows = self.replay.sample(self.cfg.batch_size, self.generator)
-        noise = torch.randn(len(rows), self.replay.action_dim, generator=self.generator, device=self.device)
+        rows, shape = self.sample(), (self.cfg.batch_size, self.replay.action_dim)
+        noise = torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.device)
         loss, metrics = self.loss(rows, noise)
         metrics["critic_grad_norm"] = self.optimizer.step(loss)
         self.target_weights.data.lerp_(self.weights.data, self.cfg.tau)

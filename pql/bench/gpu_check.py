@@ -31,6 +31,7 @@ from pql.bench import gpu_report
 from pql.checkpoint import write_atomically
 from pql.config import key
 from pql.errors import UserError, nearest, user_errors
+from pql.runtime.device import mps_is_running
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests", "sim", "learner", "pipeline", "ant")
@@ -174,8 +175,7 @@ def facts(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         found.update(name=properties.name, memory_bytes=properties.total_memory)
         found["compute_capability"] = f"{properties.major}.{properties.minor}"
-        control = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control"
-        found["mps"] = control.exists()
+        found["mps"] = mps_is_running()
     return found
 
 

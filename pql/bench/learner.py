@@ -79,8 +79,8 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
     for rows in zip(*(column.split(cfg.num_envs) for column in data)):
         replay.add(Transition(*rows))
     algorithm = make(cfg.algo, OBS_DIM, ACTION_DIM)
-    v_learner = VLearner(cfg, algorithm, replay, shared, device)
-    p_learner = PLearner(cfg, algorithm, replay, shared, device)
+    v_learner = VLearner(cfg, algorithm, replay, shared)
+    p_learner = PLearner(cfg, algorithm, replay, shared)
     return v_learner, p_learner, Textbook(cfg.algo, data)
 
 

@@ -7,13 +7,26 @@ behind the device may be. Waiting for one's own work of two steps ago is the onl
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Callable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pql.runtime.pacing import IN_FLIGHT
+
+
+def device_of(cfg: Any, role: str) -> torch.device:
+    """Where a role computes: the run's device, or one that a learner has to itself."""
+    own = {"v_learner": cfg.algo.v_device, "p_learner": cfg.algo.p_device}.get(role)
+    return torch.empty(0, device=own or cfg.device).device  # with its index, "cuda" has none
+
+
+def mps_is_running() -> bool:
+    """Whether NVIDIA's Multi-Process Service is there, by which kernels of several processes overlap on one GPU."""
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
 class Graphed:

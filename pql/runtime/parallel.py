@@ -17,6 +17,7 @@ import torch.multiprocessing
 from pql import checkpoint
 from pql.errors import RoleFailed, UserError
 from pql.runtime import worker
+from pql.runtime.device import mps_is_running
 from pql.runtime.shared import ROLES
 from pql.trainer import Monitor
 
@@ -188,6 +189,11 @@ def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
     shared.dimensions = env.obs_dim, env.action_dim, env.critic_obs_dim
     _check_shared_memory(cfg, shared)
     shared.share()
+    if cfg.device.startswith("cuda") and not mps_is_running():
+        monitor.progress.message(
+            "note: CUDA MPS is not running, so the three processes take turns on the GPU where their kernels could "
+            "overlap: nvidia-cuda-mps-control -d starts it (docker/run.sh --mps does)"
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the parent evaluates on the side
     try:

@@ -33,7 +33,7 @@ class Mailbox:
     def publish(self, value: Tensor) -> None:
         self.begun += 1
         if self.on_device:
-            self.buffers.index_copy_(0, self.begun % 2, value.unsqueeze(0))
+            self.buffers.index_copy_(0, self.begun % 2, value.to(self.buffers.device).unsqueeze(0))
         else:
             self.buffers[int(self.begun) % 2].copy_(value)
         self.version.copy_(self.begun)
@@ -56,12 +56,13 @@ class Mailbox:
             self.receive(into, seen)
 
     def _receive_on_device(self, into: Tensor, seen: Tensor) -> None:
-        """`receive` without a look at a value."""
+        """`receive` without a look at a value; `into` and `seen` may be on another GPU."""
+        there = into.device
         version = self.version.clone()
         newest = self.buffers.index_select(0, version % 2).squeeze(0)
-        whole = self.begun <= version + 1
-        into.copy_(torch.where(whole, newest, into))
-        seen.copy_(torch.where(whole, version, seen))
+        whole = (self.begun <= version + 1).to(there)
+        into.copy_(torch.where(whole, newest.to(there), into))
+        seen.copy_(torch.where(whole, version.to(there), seen))
 
     def tensors(self) -> list[Tensor]:
         return [self.buffers, self.begun, self.version]
@@ -73,11 +74,12 @@ class Board:
     def __init__(self, names: tuple[str, ...], device: torch.device | str = "cpu"):
         self.names = names
         self.sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # the last one counts
-        self.one = torch.ones((), dtype=torch.float64, device=device)
+        self.one = torch.ones(1, dtype=torch.float64, device=device)
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add one measurement of every name, 0-d or (1,)."""
-        self.sums += torch.stack([*(values[name].double().reshape(()) for name in self.names), self.one])
+        new = torch.stack([values[name].double().reshape(()) for name in self.names])
+        self.sums += torch.cat([new.to(self.one.device), self.one])
 
     def means(self, since: Tensor) -> dict[str, float]:
         """Means of what came after the reading `since`; empty if nothing did."""

@@ -22,11 +22,11 @@ class PointEnv(tasks.VectorEnv):
 
     max_episode_steps = 25
 
-    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None, told=False):
+    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None, told=False, device="cpu"):
         self.critic_obs_dim = 3 if told else 0
         self.name, self.num_envs, self.obs_dim, self.action_dim = "Point", num_envs, 2, 2
-        self.device = torch.device("cpu")
-        self.generator = torch.Generator().manual_seed(seed)
+        self.device = torch.device(device)
+        self.generator = torch.Generator(device).manual_seed(seed)
         self.dt = 0.1
         failing = only is None or num_envs == only  # evaluation has environments of its own, of another number
         self.nan_at, self.raise_at = (nan_at, raise_at) if failing else (None, None)
@@ -34,10 +34,10 @@ class PointEnv(tasks.VectorEnv):
         self.reset()
 
     def start(self):
-        return torch.rand(self.num_envs, 2, generator=self.generator) * 2 - 1
+        return torch.rand(self.num_envs, 2, generator=self.generator, device=self.device) * 2 - 1
 
     def reset(self):
-        self.at, self.age = self.start(), torch.zeros(self.num_envs)
+        self.at, self.age = self.start(), torch.zeros(self.num_envs, device=self.device)
         return self.at
 
     def tell(self, at, age):
@@ -63,7 +63,7 @@ class PointEnv(tasks.VectorEnv):
         self.at = torch.where(ended[:, None], self.start(), at)
         next_critic_obs = self.tell(at, self.age)
         self.age = self.age * ~ended
-        valid = torch.ones(self.num_envs, dtype=torch.bool)
+        valid = torch.ones_like(ended)
         told = (self.critic_obs, next_critic_obs) if self.critic_obs_dim else ()
         return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {}, *told)
 
@@ -71,8 +71,8 @@ class PointEnv(tasks.VectorEnv):
         return {"at": self.at.clone(), "age": self.age.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state):
-        self.at, self.age = state["at"].clone(), state["age"].clone()
-        self.generator.set_state(state["generator"])
+        self.at, self.age = (state[name].to(self.device, copy=True) for name in ("at", "age"))
+        self.generator.set_state(state["generator"].cpu())
         return self.at
 
 
@@ -121,10 +121,10 @@ def faulty(base):
 
 
 def make(name, task, num_envs, device, seed=0, threads=None):
-    return PointEnv(num_envs, seed, **task.options)
+    return PointEnv(num_envs, seed, **task.options, device=device)
 
 
-tasks.register_simulator(tasks.Backend("plane", "cpu", lambda: None, make))
+tasks.register_simulator(tasks.Backend("plane", "cpu", lambda *_: None, make, other_devices=("cuda",)))
 tasks.register("Point", Point)
 algorithms.register("pql_faulty", faulty(PQL))
 algorithms.register("pql_d_faulty", faulty(PQLD))

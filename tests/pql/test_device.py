@@ -74,7 +74,7 @@ def learner(role, tiny, algo, critic_obs_dim, **changes):
         action, ones = torch.rand(8, ACTION, generator=generator), torch.ones(8)
         replay.add(Transition(obs, action, obs[:, 0], next_obs, 0.9 * ones, ones))
     algorithm = algorithms.make(cfg.algo, OBS, ACTION, critic_obs_dim)
-    return role(cfg, algorithm, replay, shared, torch.device("cpu"))
+    return role(cfg, algorithm, replay, shared)
 
 
 def everything(one):

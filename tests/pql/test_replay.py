@@ -217,9 +217,9 @@ def test_ring_continues_from_a_checkpoint():
 STEPS, ENVS, WIDE = 3000, 64, 61
 
 
-def stamped(t):
+def stamped(t, device):
     """A vector step whose every column says t: a row mixed from two steps shows."""
-    column = torch.full((ENVS, WIDE), float(t))
+    column = torch.full((ENVS, WIDE), float(t), device=device)
     return Transition(column, column[:, :5], column[:, 0], column, column[:, 0], column[:, 0])
 
 
@@ -229,14 +229,18 @@ def write_ring(rows, head, read, lead):
     for t in range(STEPS):
         while t > int(read) + lead:
             pass
-        replay.add(stamped(t))
+        replay.add(stamped(t, rows.device))
 
 
-def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(device):
     """The reader draws as fast as it can while the writer laps it again and again, `lead` vector steps ahead."""
     lead, slots = 6, 16
     # at most lead + 1 steps are written while the reader gathers, and one more may be in the writing
-    replay = Replay(slots * ENVS, ENVS, WIDE, 5, guard=(lead + 2) * ENVS)
+    replay = Replay(slots * ENVS, ENVS, WIDE, 5, guard=(lead + 2) * ENVS, device=device)
     read = torch.zeros(1, dtype=torch.int64)
     for tensor in (replay.rows, replay.head, read):
         tensor.share_memory_()
@@ -244,7 +248,7 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
         target=write_ring, args=(replay.rows, replay.head, read, lead), daemon=True
     )
     process.start()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     samples = 0
     while int(replay.head) < STEPS * ENVS:
         if int(replay.head) == 0:
@@ -268,14 +272,15 @@ def write_mailbox(buffers, begun, version, count, size, on_device):
     mailbox.buffers, mailbox.begun, mailbox.version = buffers, begun, version
     mailbox.on_device = on_device
     for value in range(1, count + 1):
-        vector = torch.full((size,), float(value))
+        vector = torch.full((size,), float(value), device=buffers.device)
         mailbox.publish(vector)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("on_device", [False, True])
-def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back(on_device):
+def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back(on_device, device):
     size, count = 20_000, 10_000
-    mailbox = Mailbox(size)
+    mailbox = Mailbox(size, device=device)
     mailbox.on_device = on_device  # as on a GPU, where nobody looks at a version before the copy
     for tensor in mailbox.tensors():
         tensor.share_memory_()
@@ -283,7 +288,7 @@ def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back(on_device):
         target=write_mailbox, args=(*mailbox.tensors(), count, size, on_device), daemon=True
     )
     process.start()
-    into, seen, received = torch.zeros(size), torch.zeros(1, dtype=torch.int64), 0
+    into, seen, received = torch.zeros(size, device=device), torch.zeros(1, dtype=torch.int64, device=device), 0
     while int(seen) < count:
         before = int(seen)
         mailbox.receive(into, seen)

@@ -263,33 +263,39 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
     assert samples > 100
 
 
-def write_mailbox(buffers, begun, version, count, size):
+RECEIVED = 100  # a busy machine gives the reader few turns: the writer goes on until it has had as many
+
+
+def write_mailbox(buffers, begun, version, received, count, size):
     mailbox = Mailbox(1)
     mailbox.buffers, mailbox.begun, mailbox.version = buffers, begun, version
-    for value in range(1, count + 1):
-        vector = torch.full((size,), float(value))
-        mailbox.publish(vector)
+    value = 0
+    while value < count or int(received) < RECEIVED:
+        value += 1
+        mailbox.publish(torch.full((size,), float(value)))
 
 
 def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back():
     size, count = 20_000, 20_000
     mailbox = Mailbox(size)
-    for tensor in mailbox.tensors():
+    received = torch.zeros((), dtype=torch.int64)
+    for tensor in (*mailbox.tensors(), received):
         tensor.share_memory_()
     process = torch.multiprocessing.get_context("spawn").Process(
-        target=write_mailbox, args=(*mailbox.tensors(), count, size), daemon=True
+        target=write_mailbox, args=(*mailbox.tensors(), received, count, size), daemon=True
     )
     process.start()
-    into, seen, received = torch.zeros(size), 0, 0
-    while seen < count:
+    into, seen = torch.zeros(size), 0
+    while seen < count or int(received) < RECEIVED:
         version = mailbox.receive(into, seen)
         assert version >= seen
         if version == seen:
             continue
         assert (into == float(version)).all(), "a mixture of two versions"
-        seen, received = version, received + 1
+        seen = version
+        received += 1
     process.join(30)
-    assert process.exitcode == 0 and received > 100
+    assert process.exitcode == 0
 
 
 def test_mailbox_tells_a_reader_that_nothing_is_new():

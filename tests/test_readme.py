@@ -26,7 +26,7 @@ SMALLER = (
     ("scripts/train.py --help", "", (0,)),
     ("scripts/train.py", TINY, (0,)),
     ("scripts/play.py", "episodes=2 seconds=0.2", (0,)),
-    ("scripts/evaluate.py", "", (0,)),
+    ("scripts/evaluate.py", "episodes=4", (0,)),
     ("scripts/export.py", "steps=2", (0,)),
     ("scripts/sweep.py status", "", (0,)),
     ("scripts/sweep.py", "seed=0 algo.utd=0.1,0.2 max_env_steps=640 num_envs=32 algo.batch_size=16 algo.hidden=[8] "

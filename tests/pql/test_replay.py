@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import torch
@@ -263,30 +264,33 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row():
     assert samples > 100
 
 
-RECEIVED = 100  # a busy machine gives the reader few turns: the writer goes on until it has had as many
+RECEIVED = 200  # a busy machine gives the reader few turns: the writer goes on until it has had as many
 
 
-def write_mailbox(buffers, begun, version, received, count, size):
+def write_mailbox(buffers, begun, version, received, size):
+    """Three versions at once, which lap a reader that is in the middle of its copy; then time for a whole one."""
     mailbox = Mailbox(1)
     mailbox.buffers, mailbox.begun, mailbox.version = buffers, begun, version
     value = 0
-    while value < count or int(received) < RECEIVED:
-        value += 1
-        mailbox.publish(torch.full((size,), float(value)))
+    while int(received) < RECEIVED:
+        for _ in range(3):
+            value += 1
+            mailbox.publish(torch.full((1,), float(value)).expand(size))
+        time.sleep(1e-3)
 
 
 def test_mailbox_under_load_never_shows_a_mixture_nor_goes_back():
-    size, count = 20_000, 20_000
+    size = 200_000
     mailbox = Mailbox(size)
     received = torch.zeros((), dtype=torch.int64)
     for tensor in (*mailbox.tensors(), received):
         tensor.share_memory_()
     process = torch.multiprocessing.get_context("spawn").Process(
-        target=write_mailbox, args=(*mailbox.tensors(), received, count, size), daemon=True
+        target=write_mailbox, args=(*mailbox.tensors(), received, size), daemon=True
     )
     process.start()
-    into, seen = torch.zeros(size), 0
-    while seen < count or int(received) < RECEIVED:
+    into, seen = torch.zeros(size, 4, dtype=torch.float64)[:, 0], 0  # slow to copy into: there is time for harm
+    while int(received) < RECEIVED:
         version = mailbox.receive(into, seen)
         assert version >= seen
         if version == seen:

@@ -236,6 +236,12 @@ def _construct(name: str, num_envs: int, device: str, threads: int | None, chang
     # Some tasks (Factory, IndustReal) compose further files while they are constructed.
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
+        subtask = _leaves(changes).get("env.subtask")
+        if subtask and "subtask" in cfg.task.env:  # AllegroKuka's have settings of their own, one file each
+            known = sorted(file.stem for file in (config_dir() / "task" / "env").glob("*.yaml"))
+            if subtask not in known:
+                raise TaskError(f"task.cfg.env.subtask={subtask}: {name} has {', '.join(known)}")
+            cfg = compose("config", overrides=[*overrides, f"task/env={subtask}"])
         OmegaConf.set_struct(cfg, False)
         cfg.task.env.numEnvs = num_envs
         _change(cfg.task, changes, name)

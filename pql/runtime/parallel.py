@@ -133,6 +133,8 @@ class Team:
                 message, trace = self.pipes[role].recv()
                 if message.startswith(("UserError:", "TaskError:")):
                     return UserError(message.partition(": ")[2])
+                if message.startswith("OutOfMemoryError:"):
+                    return torch.cuda.OutOfMemoryError(message.partition(": ")[2])
                 print(trace, file=sys.stderr, flush=True)
                 return RoleFailed(f"the {role} process raised {message}")
         except (EOFError, OSError):

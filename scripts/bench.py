@@ -18,6 +18,8 @@ class SimOptions:
     tasks: List[str] = key([], "tasks; empty: all")  # noqa: UP006 - OmegaConf reads it under Python 3.8 too
     num_envs: List[int] = key([64, 256, 1024, 4096], "environments stepped together")  # noqa: UP006
     seconds: float = key(4.0, "of measurement for each line, half of it for each side")
+    sim: str = key("auto", "simulator: auto, mujoco_warp, mujoco")
+    device: str = key("auto", "auto: the simulator's own; cpu, cuda, cuda:1")
     out: str = key("", "also write this JSON file")
 
 
@@ -38,7 +40,7 @@ def sim(argv: list[str]) -> int:
     print(f"{'task':<12} {'envs':>6} {'env steps/s':>12} {'bare physics':>13} {'ratio':>6}")
     for name in options.tasks or tasks.list():
         for num_envs in options.num_envs:
-            row = bench_sim(name, num_envs, options.seconds)
+            row = bench_sim(name, num_envs, options.seconds, sim=options.sim, device=options.device)
             rows.append(row)
             rates = f"{row['env_steps_per_s']:>12.0f} {row['physics_steps_per_s']:>13.0f} {row['ratio']:>6.2f}"
             print(f"{name:<12} {num_envs:>6} {rates}", flush=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
 
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
+from tasks.graphs import TorchGraph
 from tasks.simulator import Simulator
-from tasks.task import Sampler, State, Task
+from tasks.task import Sampler, Start, State, Task
 
 
 class TaskEnv(VectorEnv):
@@ -18,7 +19,7 @@ class TaskEnv(VectorEnv):
 
     A step is a fixed sequence of tensor operations whatever the values: each step draws an episode's start for
     every environment and a mask decides who takes it. What persists between steps lives in tensors that are
-    overwritten in place, so that the sequence can be captured in a graph.
+    overwritten in place. So on a GPU what comes before the physics and what comes after are two graphs.
     """
 
     def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
@@ -29,10 +30,18 @@ class TaskEnv(VectorEnv):
         self.dt = simulator.dt  # seconds per control step
         task.setup(simulator.model, self.device)
         self._sampler = Sampler(self.num_envs, self.device, seed)
+        simulator.randomize(task.randomize(self._sampler))
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
+        self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
+        self._before: Callable[..., Any] = self._control
+        self._after: Callable[..., Any] = self._judge
+        if self.device.type == "cuda" and simulator.in_place:
+            self._before, self._after = (
+                TorchGraph(function, self._sampler.generator) for function in (self._control, self._judge)
+            )
         self._obs = self.reset()
         if self._obs.shape != (self.num_envs, self.obs_dim):
             raise TaskError(f"{name}.observe gave {tuple(self._obs.shape)}, but obs_dim = {self.obs_dim} was declared")
@@ -40,16 +49,32 @@ class TaskEnv(VectorEnv):
     @torch.no_grad()
     def reset(self) -> Tensor:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._obs = self._restart(everyone, self._memory)
+        self._obs, start = self._restart(everyone, self._memory)
+        self.simulator.reset(everyone, start.qpos, start.qvel)
         return self._obs
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         if action.shape != (self.num_envs, self.action_dim):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
-        action = action.clamp(-1.0, 1.0)
+        self._action.copy_(action)
+        ctrl, action, memory = self._before()
+        state, diverged = self.simulator.step(ctrl)
+        step, ended, start = self._after(state, diverged, action, memory)
+        self.simulator.reset(ended, start.qpos, start.qvel)
+        self._obs = step.obs
+        return step
+
+    def _control(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What of a step comes before the physics: controls, the action taken, what the task remembers by now."""
         memory = dict(self._memory)
-        state, diverged = self.simulator.step(self.task.control(action, memory))
+        action = self._action.clamp(-1.0, 1.0)
+        return self.task.control(action, memory), action, memory
+
+    def _judge(
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor]
+    ) -> tuple[Step, Tensor, Start]:
+        """What comes after it: the step, whose episodes ended, and where the next ones begin."""
         seen = self._observe(state, memory)
         reward, terminated = self.task.judge(state, seen, action, memory)
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
@@ -60,22 +85,24 @@ class TaskEnv(VectorEnv):
         terminated = terminated & valid
         truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
         ended = terminated | truncated
-        info = {"diverged_episodes": self._diverged.clone(), **self.task.metrics(state)}
+        info = {"diverged_episodes": self._diverged.clone(), **self.simulator.metrics()}
+        # A state may lie in the simulator's own memory, which the restart and the next step overwrite.
+        info.update({key: value.clone() for key, value in self.task.metrics(state).items()})
 
         # A diverged row has no successor; it must still be finite, for zero weight times NaN is NaN.
         next_obs = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
+        first_obs, start = self._restart(ended, memory)
         # With weights of 0 and 1 lerp is exact, and on a CPU three times as fast as where.
-        self._obs = torch.lerp(next_obs, self._restart(ended, memory), ended.float()[:, None])
-        return Step(self._obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info)
+        obs = torch.lerp(next_obs, first_obs, ended.float()[:, None])
+        return Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info), ended, start
 
     def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
         obs = self.task.observe(state, memory)
         return obs if self.task.clip_obs == float("inf") else obs.clamp(-self.task.clip_obs, self.task.clip_obs)
 
-    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations of everyone."""
+    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor, Start]:
+        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all."""
         start = self.task.reset(self._sampler)
-        self.simulator.reset(mask, start.qpos, start.qvel)
         self._progress.masked_fill_(mask, 0)
         for key, new in start.memory.items():
             if key in self._memory:
@@ -83,7 +110,7 @@ class TaskEnv(VectorEnv):
                 self._memory[key].copy_(choice)
             else:  # the very first start says what there is to remember
                 self._memory[key] = new.clone()
-        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory)
+        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory), start
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

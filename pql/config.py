@@ -36,8 +36,9 @@ class TaskConfig:
 
 @dataclass
 class SimConfig:
-    name: str = key("auto", "auto, isaacgym, mujoco")
+    name: str = key("auto", "auto, isaacgym, mujoco_warp, mujoco")
     threads: Optional[int] = key(None, "threads that step the physics; null: a fair share of the cores")
+    contacts_per_env: Optional[int] = key(None, "mujoco_warp: contacts to hold memory for, per environment; null: 24")
 
 
 @dataclass
@@ -451,7 +452,9 @@ def _validate(cfg: Config) -> None:
     for name in ("actor", "v_learner", "p_learner"):
         value = getattr(cfg.threads, name)
         require(value is None or value >= 1, f"threads.{name}", "at least 1")
-    require(cfg.sim.threads is None or cfg.sim.threads >= 1, "sim.threads", "at least 1")
+    for name in ("threads", "contacts_per_env"):
+        value = getattr(cfg.sim, name)
+        require(value is None or value >= 1, f"sim.{name}", "at least 1")
     if a.batch_size > a.replay_size:
         raise UserError(
             f"algo.batch_size={a.batch_size} is larger than algo.replay_size={a.replay_size}: "

@@ -81,7 +81,8 @@ class DeployedPolicy(nn.Module):
 def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None = None) -> tasks.VectorEnv:
     """The configuration's task. Raises TaskError."""
     options = {**cfg.task.options, **({"cfg": cfg.task.cfg} if cfg.task.cfg else {})}
-    return tasks.make(cfg.task.name, num_envs, cfg.sim.name, cfg.device, seed, threads, **options)
+    sim = cfg.sim
+    return tasks.make(cfg.task.name, num_envs, sim.name, cfg.device, seed, threads, sim.contacts_per_env, **options)
 
 
 def load_policy(

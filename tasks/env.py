@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
 
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
+from tasks.graphs import TorchGraph
 from tasks.simulator import Simulator
-from tasks.task import Sampler, State, Task
+from tasks.task import Sampler, Start, State, Task
 
 
 class TaskEnv(VectorEnv):
@@ -18,7 +19,7 @@ class TaskEnv(VectorEnv):
 
     A step is a fixed sequence of tensor operations whatever the values: each step draws an episode's start for
     every environment and a mask decides who takes it. What persists between steps lives in tensors that are
-    overwritten in place, so that the sequence can be captured in a graph.
+    overwritten in place. So on a GPU what comes before the physics and what comes after are two graphs.
     """
 
     def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
@@ -29,16 +30,25 @@ class TaskEnv(VectorEnv):
         self.dt = simulator.dt  # seconds per control step
         task.setup(simulator.model, self.device)
         self._sampler = Sampler(self.num_envs, self.device, seed)
+        simulator.randomize(task.randomize(self._sampler))
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
+        self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
+        self._before: Callable[..., Any] = self._control
+        self._after: Callable[..., Any] = self._judge
+        if self.device.type == "cuda" and simulator.in_place:
+            self._before, self._after = (
+                TorchGraph(function, self._sampler.generator) for function in (self._control, self._judge)
+            )
         self.reset()
 
     @torch.no_grad()
     def reset(self) -> Tensor:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._seen = self._restart(everyone, self._memory)
+        self._seen, start = self._restart(everyone, self._memory)
+        self.simulator.reset(everyone, start.qpos, start.qvel)
         return self._obs
 
     @property
@@ -53,9 +63,23 @@ class TaskEnv(VectorEnv):
     def step(self, action: Tensor) -> Step:
         if action.shape != (self.num_envs, self.action_dim):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
-        action = action.clamp(-1.0, 1.0)
+        self._action.copy_(action)
+        ctrl, action, memory = self._before()
+        state, diverged = self.simulator.step(ctrl)
+        self._seen, step, ended, start = self._after(state, diverged, action, memory)
+        self.simulator.reset(ended, start.qpos, start.qvel)
+        return step
+
+    def _control(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What of a step comes before the physics: controls, the action taken, what the task remembers by now."""
         memory = dict(self._memory)
-        state, diverged = self.simulator.step(self.task.control(action, memory))
+        action = self._action.clamp(-1.0, 1.0)
+        return self.task.control(action, memory), action, memory
+
+    def _judge(
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor]
+    ) -> tuple[Tensor, Step, Tensor, Start]:
+        """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
         seen = self._observe(state, memory)
         reward, terminated = self.task.judge(state, seen[:, : self.obs_dim], action, memory)
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
@@ -66,18 +90,21 @@ class TaskEnv(VectorEnv):
         terminated = terminated & valid
         truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
         ended = terminated | truncated
-        info = {"diverged_episodes": self._diverged.clone(), **self.task.metrics(state)}
+        info = {"diverged_episodes": self._diverged.clone(), **self.simulator.metrics()}
+        # A state may lie in the simulator's own memory, which the restart and the next step overwrite.
+        info.update({key: value.clone() for key, value in self.task.metrics(state).items()})
 
         # A diverged row has no successor; it must still be finite, for zero weight times NaN is NaN.
         following = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
+        first, start = self._restart(ended, memory)
         # With weights of 0 and 1 lerp is exact, and on a CPU three times as fast as where.
-        self._seen = torch.lerp(following, self._restart(ended, memory), ended.float()[:, None])
-        step = Step(
-            self._obs, torch.where(valid, reward, 0.0), terminated, truncated, following[:, : self.obs_dim], valid, info
-        )
+        seen = torch.lerp(following, first, ended.float()[:, None])
+        obs, next_obs = seen[:, : self.obs_dim], following[:, : self.obs_dim]
+        step = Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info)
         if self.critic_obs_dim:
-            step = step._replace(critic_obs=self.critic_obs, next_critic_obs=following[:, self.obs_dim :])
-        return step
+            told = {"critic_obs": seen[:, self.obs_dim :], "next_critic_obs": following[:, self.obs_dim :]}
+            step = step._replace(**told)
+        return seen, step, ended, start
 
     def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
         """What the policy sees and, where that is something else, what the critic sees, side by side."""
@@ -95,10 +122,9 @@ class TaskEnv(VectorEnv):
             raise TaskError(f"{self.name}.{function} gave {tuple(obs.shape)}, but {declared}")
         return obs
 
-    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations of everyone."""
+    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor, Start]:
+        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all."""
         start = self.task.reset(self._sampler)
-        self.simulator.reset(mask, start.qpos, start.qvel)
         self._progress.masked_fill_(mask, 0)
         for key, new in start.memory.items():
             if key in self._memory:
@@ -106,7 +132,7 @@ class TaskEnv(VectorEnv):
                 self._memory[key].copy_(choice)
             else:  # the very first start says what there is to remember
                 self._memory[key] = new.clone()
-        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory)
+        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory), start
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from tasks.env import TaskEnv
 from tasks.errors import TaskError
-from tasks.render import Renderer
-from tasks.simulator import Simulator
+from tasks.mujoco_model import ModelSimulator, fitted
 from tasks.task import State, Task
 
 # MuJoCo meets a value that is not finite by resetting the simulation or the control to its default and going on
@@ -34,18 +32,11 @@ def make_env(
     return TaskEnv(name, task, MujocoSimulator(task, num_envs, threads), seed)
 
 
-class MujocoSimulator(Simulator):
+class MujocoSimulator(ModelSimulator):
     """N simulations on a pool of `threads` threads. Trajectories do not depend on their number."""
 
     def __init__(self, task: Task, num_envs: int, threads: int | None = None):
-        try:
-            self.model = mujoco.MjModel.from_xml_string(task.mjcf())
-        except ValueError as error:
-            what = " ".join(str(error).split())
-            raise TaskError(f"the model of {type(task).__name__} does not compile: {what}") from error
-        self.num_envs, self.device = num_envs, torch.device("cpu")
-        self.substeps = task.substeps
-        self.dt = self.model.opt.timestep * task.substeps
+        super().__init__(task, num_envs, torch.device("cpu"))
         self.batch = Batch(self.model, num_envs, min(threads or _cores(), num_envs))
         self._rows = torch.from_numpy(self.batch.state)  # float64; a write is the state at the next step
         self._default_row = self._rows[0].clone()
@@ -59,7 +50,7 @@ class MujocoSimulator(Simulator):
         self._ctrl = torch.from_numpy(self.batch.bind("ctrl"))
         self._sensors = self.batch.bind("sensordata") if self.model.nsensordata else np.zeros((num_envs, 0))
         self._warnings = torch.from_numpy(self.batch.warning)
-        self._renderer: Any = None
+        self._fields: dict[str, Tensor] = {}
 
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         self._ctrl.copy_(ctrl)
@@ -78,22 +69,26 @@ class MujocoSimulator(Simulator):
         self._rows[index] = self._default_row
         self._motion[index] = torch.cat((qpos[index], qvel[index]), dim=1).double()
 
+    def randomize(self, fields: dict[str, Tensor]) -> None:
+        for name, values in fields.items():
+            try:
+                field = torch.from_numpy(self.batch.expand(name))
+            except ValueError as error:
+                raise TaskError(f"there is no model field {name!r} to give each simulation its own: {error}") from error
+            self._fields[name] = field.copy_(fitted(name, values, field.shape))
+        if fields.keys() & set(mujoco.MjModel._setconst_inputs):
+            self.batch.set_const()
+
     def state_dict(self) -> dict[str, Tensor]:
-        return {"rows": self._rows.clone()}
+        fields = {f"model.{name}": field.clone() for name, field in self._fields.items()}
+        return {"rows": self._rows.clone(), **fields}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._rows.copy_(state["rows"])
+        self.randomize({name: state[f"model.{name}"] for name in self._fields})
 
-    def render(self, task: Task, width: int, height: int, index: int) -> Any:
-        if self._renderer is None or self._renderer.size != (width, height):
-            self.close()
-            self._renderer = Renderer(task, width, height)
-        return self._renderer.draw(self.batch.qpos[index])
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+    def positions(self, index: int) -> np.ndarray:
+        return self.batch.qpos[index]
 
 
 def _cores() -> int:

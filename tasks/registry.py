@@ -48,6 +48,7 @@ def make(
     device: str | torch.device = "auto",
     seed: int = 0,
     threads: int | None = None,
+    contacts_per_env: int | None = None,
     **task_options: Any,
 ) -> VectorEnv:
     """Make `num_envs` environments of task `name`, already reset.
@@ -55,12 +56,14 @@ def make(
     Args:
         name: a registered task, see `tasks.list()`, or with "isaacgym" one of IsaacGymEnvs'.
         num_envs: how many are stepped together, at least 1.
-        sim: "isaacgym" (CUDA), "mujoco" (CPU), or "auto" for the best that runs here.
+        sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), or "auto" for the best that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
         seed: one seed gives the same trajectories at any number of threads.
         threads: of the simulator's pool; None takes the cores this process may use. Torch's own threads are the
             caller's to set: a process that simulates on a CPU should call `torch.set_num_threads(1)`, for the two
             pools fight.
+        contacts_per_env: contacts that mujoco_warp has memory for, per environment; None takes its default. The other
+            simulators need none.
         task_options: arguments of the task's class; for IsaacGymEnvs' `cfg`, overrides of the task's configuration.
 
     Raises:
@@ -70,17 +73,21 @@ def make(
         raise TaskError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
     if threads is not None and threads < 1:
         raise TaskError(f"threads must be at least 1 (or None for all cores), not {threads!r}")
+    if contacts_per_env is not None and contacts_per_env < 1:
+        raise TaskError(f"contacts_per_env must be at least 1 (or None for the default), not {contacts_per_env!r}")
     backend = _backend(name, sim, device)
-    where = _device(backend, device)
+    options = {"device": _device(backend, device), "seed": seed, "threads": threads}
+    if "contacts_per_env" in backend.options:
+        options["contacts_per_env"] = contacts_per_env
     if backend.own_tasks is not None:
-        return backend.make(name, task_options, num_envs, device=where, seed=seed, threads=threads)
+        return backend.make(name, task_options, num_envs, **options)
     try:
         task = get(name)(**task_options)
     except TypeError as error:
         if not task_options:
             raise
         raise TaskError(f"task {name} can't take the options {sorted(task_options)}: {error}") from error
-    return backend.make(name, task, num_envs, device=where, seed=seed, threads=threads)
+    return backend.make(name, task, num_envs, **options)
 
 
 def _backend(name: str, sim: str, device: str | torch.device) -> Backend:

@@ -24,6 +24,7 @@ class Simulator(ABC):
     device: torch.device
     dt: float  # seconds per control step
     model: Any  # the compiled mujoco.MjModel
+    in_place: bool = False  # what `step` returns lies in the same memory every time
 
     @abstractmethod
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
@@ -36,6 +37,18 @@ class Simulator(ABC):
     @abstractmethod
     def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Where `mask` (N,), forget everything and continue from rows of `qpos` (N, nq) and `qvel` (N, nv)."""
+
+    def randomize(self, fields: dict[str, Tensor]) -> None:
+        """Give each simulation its own values of model fields, {MjModel's name: (N, ...)}, and of what MuJoCo derives.
+
+        Raises TaskError for a field that can't differ between simulations, or values of another shape.
+        """
+        if fields:
+            raise TaskError(f"{type(self).__name__} has one model for all of its simulations")
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Scalars for a step's info."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -63,6 +76,7 @@ class Backend(NamedTuple):
     # Names of the tasks that come with the simulator; `make` is then given the task's options in the task's place.
     own_tasks: Callable[[], list[str]] | None = None
     other_devices: tuple[str, ...] = ()  # device types that it also runs on, when asked to
+    options: tuple[str, ...] = ()  # what else `make` takes
 
 
 # In the order in which `sim="auto"` tries them.
@@ -89,11 +103,27 @@ def _make_mujoco(*args: Any, **kwargs: Any) -> VectorEnv:
     return importlib.import_module("tasks.mujoco_sim").make_env(*args, **kwargs)
 
 
+def _mujoco_warp_unavailable(device_type: str = "cuda") -> str | None:
+    why = _mujoco_unavailable()
+    if why is None and not all(importlib.util.find_spec(name) for name in ("mujoco_warp", "warp")):
+        return "needs mujoco-warp and warp-lang: pip install .[gpu]"
+    if why is None and device_type == "cuda" and not torch.cuda.is_available():
+        return "finds no NVIDIA GPU: run where nvidia-smi lists one, or give device=cpu, which is slow"
+    return why
+
+
+def _make_mujoco_warp(*args: Any, **kwargs: Any) -> VectorEnv:
+    return importlib.import_module("tasks.mujoco_warp_sim").make_env(*args, **kwargs)
+
+
 def _isaacgym(function: str) -> Callable[..., Any]:
     return lambda *args, **kwargs: getattr(importlib.import_module("tasks.isaacgym"), function)(*args, **kwargs)
 
 
 register_simulator(
     Backend("isaacgym", "cuda", _isaacgym("unavailable"), _isaacgym("make_env"), _isaacgym("names"), ("cpu",))
+)
+register_simulator(
+    Backend("mujoco_warp", "cuda", _mujoco_warp_unavailable, _make_mujoco_warp, None, ("cpu",), ("contacts_per_env",))
 )
 register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))

@@ -72,6 +72,14 @@ class Task(ABC):
     def setup(self, model: Any, device: torch.device) -> None:
         """Keep constants as tensors on `device`; `model` is the compiled mujoco.MjModel."""
 
+    def randomize(self, sampler: Sampler) -> dict[str, Tensor]:
+        """Model fields that differ between environments, drawn once, after `setup`: {MjModel's name: (N, ...)}.
+
+        {"geom_friction": (N, ngeom, 3), "dof_damping": (N, nv)}, say. What MuJoCo derives from a field (weights from
+        masses) follows by itself, but not one field from another: scale body_inertia together with body_mass.
+        """
+        return {}
+
     @abstractmethod
     def reset(self, sampler: Sampler) -> Start:
         """Draw an episode's start for EVERY environment; those whose episode ended take it."""

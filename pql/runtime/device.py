@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pql.runtime.pacing import IN_FLIGHT
+from tasks.graphs import no_collection
 
 
 def device_of(cfg: Any, role: str) -> torch.device:
@@ -87,7 +88,8 @@ class Graphed:
         try:
             for generator in self.generators:
                 graph.register_generator_state(generator)
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            stream = torch.cuda.current_stream()
+            with no_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.function()
         except (RuntimeError, AttributeError) as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

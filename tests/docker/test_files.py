@@ -33,10 +33,10 @@ def requirements(text: str) -> list:
     return [re.sub(r"[-_.]+", "-", name).lower() for name in names]
 
 
-def asked() -> str:
+def asked(*extras: str) -> str:
     """What docker/requirements.py prints."""
     pytest.importorskip("setuptools", reason="docker/requirements.py runs setup.py, as an image does")
-    command = [sys.executable, str(DOCKER / "requirements.py"), str(ROOT / "setup.py")]
+    command = [sys.executable, str(DOCKER / "requirements.py"), str(ROOT / "setup.py"), *extras]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
@@ -48,6 +48,15 @@ def test_every_requirement_is_pinned_for_both_pythons():
         assert all(name in known for known in both), name
     for name in requirements((DOCKER / "requirements-isaacgym.txt").read_text()):
         assert name in both[1], name
+
+
+def test_the_open_image_has_the_gpu_simulator_in_the_pinned_versions():
+    assert "docker/requirements.py docker/setup.py gpu >requirements.txt" in (DOCKER / "Dockerfile").read_text()
+    known = pins("constraints.txt")
+    new = set(asked("gpu").splitlines()) - set(asked().splitlines())
+    assert {line.partition(";")[0] for line in new} == {
+        f"{name}=={known[name]}" for name in ("mujoco-warp", "warp-lang")
+    }
 
 
 def test_the_facts_that_isaac_gym_dictates_are_pinned():

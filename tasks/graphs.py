@@ -1,0 +1,67 @@
+"""A fixed sequence of torch operations as one CUDA graph."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+import torch
+from torch import Tensor
+
+WARM_UP = 2  # calls that run as they are: libraries allocate and choose kernels when they are first used
+
+
+class TorchGraph:
+    """Calls `function` twice, then records it and replays the recording, on torch's current stream.
+
+    Its tensors must live where they lived when it was recorded: what the function reads besides its inputs is
+    overwritten in place by whoever owns it, and inputs at other addresses are recorded anew. What it returns is the
+    same memory at every call. Random numbers come from `generator` and are those of an unrecorded call.
+    """
+
+    def __init__(self, function: Callable[..., Any], generator: torch.Generator):
+        self.function, self.generator = function, generator
+        self.recordings = 0
+        self._calls = 0
+        self._addresses: list[int] | None = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self.function(*inputs)
+        addresses = [tensor.data_ptr() for tensor in _tensors(inputs)]
+        if addresses != self._addresses:
+            self._record(inputs)
+            self._addresses = addresses
+        self._graph.replay()
+        return self._outputs
+
+    def _record(self, inputs: tuple[Any, ...]) -> None:
+        self.recordings += 1
+        self._inputs = inputs  # kept: the recording has their addresses
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(self.generator)
+        with no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._outputs = self.function(*inputs)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Python's collector might free another graph's memory in the middle of a recording, which CUDA refuses."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

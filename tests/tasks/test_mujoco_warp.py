@@ -286,6 +286,8 @@ def test_contacts_that_find_no_room_are_left_out_and_counted(warp):
     assert counts[0] == 0
     assert counts[1] > N  # sixteen ants stand on four feet each
     assert int(cramped.state_dict()["sim.contact_overflows"]) == counts[1]
+    cramped.simulator._view("qpos")[:, 2] += 3.0
+    assert int(cramped.step(still(cramped)).info["contact_overflows"]) == counts[1]
 
 
 @pytest.mark.parametrize("name", ["Ant", "Humanoid"])

@@ -7,7 +7,7 @@ BIN := .venv/bin
 BIN38 := .venv38/bin
 ARGS ?=
 
-.PHONY: install train test test-slurm test-py38 test-docker-pins lint clean
+.PHONY: install train test test-slurm test-py38 test-docker-pins gpu-check wheels lint clean
 
 install: .venv/.installed
 
@@ -42,8 +42,16 @@ test-py38: .venv38/.installed
 test-docker-pins: install
 	$(BIN)/python tests/docker/pins.py $(ARGS)
 
+# On a box with an NVIDIA GPU: its tests and measurements. WHEELS=<folder>: install from there, with the box's torch.
+gpu-check:
+	WHEELS="$(WHEELS)" scripts/gpu_check.sh $(ARGS)
+
+# The folder for it, where a registry is. ARGS="without=[torch,numpy]": the box has those.
+wheels: install
+	$(BIN)/python scripts/wheels.py $(ARGS)
+
 lint: install
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf .venv .venv38 build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv38 .gpu-packages wheels build *.egg-info .pytest_cache .ruff_cache

@@ -18,7 +18,7 @@ setup(
     version="0.1.0",
     description="Parallel Q-Learning with an exact updates-to-data ratio, and the laws that follow from varying it",
     python_requires=">=3.8",
-    packages=["pql", "pql.algorithms", "pql.runtime", "tasks", "tasks.models", "scaling"],
+    packages=["pql", "pql.algorithms", "pql.bench", "pql.runtime", "tasks", "tasks.models", "scaling"],
     package_data={"tasks.models": ["*.xml"]},
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={

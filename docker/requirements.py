@@ -1,6 +1,6 @@
-"""Print what a setup.py asks for, one requirement a line: an image installs it before the project's code is there.
+"""Print what a setup.py and its extras named after it ask for, one requirement a line.
 
-usage: requirements.py PATH/TO/setup.py [EXTRA ...]
+An image installs it before the project's code is there.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ import setuptools
 asked: dict = {}
 setuptools.setup = asked.update
 runpy.run_path(sys.argv[1])
-extras = [requirement for extra in sys.argv[2:] for requirement in asked["extras_require"][extra]]
+extras = [line for name in sys.argv[2:] for line in asked["extras_require"][name]]
 print(*asked["install_requires"], *extras, sep="\n")

@@ -10,6 +10,7 @@ from pql.learner import generator_of
 from pql.networks import FlatParameters
 from pql.normalizer import Normalizer
 from pql.replay import NStepWindows, Replay
+from pql.runtime.device import InFlight
 from pql.runtime.shared import Shared
 
 
@@ -59,6 +60,11 @@ class EpisodeStatistics:
             getattr(self, name).copy_(value)
 
 
+def together(obs: Tensor, critic_obs: Tensor | None) -> Tensor:
+    """All that is observed, as a copy: (N, obs_dim + critic_obs_dim)."""
+    return obs.clone() if critic_obs is None else torch.cat((obs, critic_obs), 1)
+
+
 class Actor:
     """One vector step at a time: act with exploration noise, step, window, store, count."""
 
@@ -69,57 +75,70 @@ class Actor:
         self.cfg, self.env, self.replay, self.shared = a, env, replay, shared
         self.policy = algorithm.make_policy().to(device)
         self.weights = FlatParameters(self.policy)
-        self.policy_version = 0
-        self.normalizer = Normalizer(env.obs_dim, device)
+        self.policy_version = torch.zeros(1, dtype=torch.int64, device=device)
+        width = env.obs_dim + env.critic_obs_dim
+        self.normalizer = Normalizer(width, device)
         self.noise = MixedNoise(n, a.noise_low, a.noise_high, device)
-        self.windows = NStepWindows(n, env.obs_dim, env.action_dim, a.n_step, a.gamma, device)
+        self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
         self.episodes = EpisodeStatistics(n, device)
         self.generator = generator_of(cfg.seed, self.role, device)
-        self.obs: Tensor | None = None
+        self.obs: Tensor | None = None  # (N, obs_dim + critic_obs_dim)
+        self.in_flight = InFlight(device)
+        self.faults = torch.zeros(3, dtype=torch.int64, device=device)  # of the first step that had any
 
     @torch.no_grad()
     def step(self) -> None:
         """One vector step of N environments."""
         if self.obs is None:
-            self.obs = self.env.reset().clone()
-            self._demand_finite(self.obs.sum(1))
+            self.obs = together(self.env.reset(), self.env.critic_obs)
+            self._note_faults(self.obs.sum(1))
+            self._demand_no_faults(self.faults, 0)
             self._observe(self.obs)
         action = self._act(self.obs)
         step = self.env.step(action)
-        self._demand_finite(step.next_obs.sum(1) + step.obs.sum(1) + step.reward + action.sum(1), action)
+        obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
+        self._note_faults(obs.sum(1) + next_obs.sum(1) + step.reward, action)
+        self._demand_no_faults(self.in_flight(self.faults), self.in_flight.lag)
         self.episodes.add(step.reward, step.terminated | step.truncated)
         transition = self.windows.add(
-            self.obs, action, step.reward * self.cfg.reward_scale, step.next_obs,
+            self.obs, action, step.reward * self.cfg.reward_scale, next_obs,
             step.terminated, step.truncated, step.valid,
         )  # fmt: skip
         if transition is not None:
             self.replay.add(transition)
-        self.obs = step.obs.clone()
-        self._observe(self.obs)
+        self.obs = obs
+        self._observe(obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
         self.shared.vector_steps += 1
 
-    def _demand_finite(self, sums: Tensor, action: Tensor | None = None) -> None:
-        """Raises where a row's sum (N,) is not finite: one such value would spoil normaliser, replay and networks."""
+    def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
+        """Count the rows (N,) that are not finite, the first of them, and the actions that are not."""
         bad = ~torch.isfinite(sums)
-        if bad.any():
-            if action is not None and not torch.isfinite(action).all():
-                raise FloatingPointError(
-                    "learning diverged: the policy's action is NaN; lower algo.critic_lr, algo.actor_lr or "
-                    "algo.reward_scale"
-                )
+        bad_actions = torch.zeros_like(bad) if action is None else ~torch.isfinite(action.sum(1))
+        found = torch.stack([bad.sum(), bad.long().argmax(), bad_actions.sum()])
+        self.faults.copy_(torch.where(self.faults[::2].any(), self.faults, found))
+
+    def _demand_no_faults(self, faults: Tensor | None, steps_ago: int) -> None:
+        """Raises where the step of `steps_ago` had one: such a value spoils normaliser, replay and networks."""
+        rows, first, actions = (0, 0, 0) if faults is None else faults.tolist()
+        if actions:
             raise FloatingPointError(
-                f"the simulator returned NaN or infinity in {int(bad.sum())} of {len(bad)} environments "
-                f"(first: {int(bad.nonzero()[0])}) at vector step {int(self.shared.vector_steps)}"
+                "learning diverged: the policy's action is NaN; lower algo.critic_lr, algo.actor_lr or "
+                "algo.reward_scale"
+            )
+        if rows:
+            raise FloatingPointError(
+                f"the simulator returned NaN or infinity in {rows} of {self.env.num_envs} environments "
+                f"(first: {first}) at vector step {int(self.shared.vector_steps) - steps_ago}"
             )
 
     def _act(self, obs: Tensor) -> Tensor:
         if int(self.shared.vector_steps) < self.cfg.warmup_steps:
             uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
             return uniform * 2 - 1
-        self.policy_version = self.shared.policy.receive(self.weights.data, self.policy_version)
-        return self.noise(self.policy(self.normalizer(obs)), self.generator)
+        self.shared.policy.receive(self.weights.data, self.policy_version)
+        return self.noise(self.policy(self.normalizer(obs[:, : self.env.obs_dim])), self.generator)
 
     def _observe(self, obs: Tensor) -> None:
         if self.cfg.normalize_obs:
@@ -127,6 +146,7 @@ class Actor:
             self.shared.normalizer.publish(self.normalizer.state)
 
     def state_dict(self) -> dict[str, Tensor]:
+        self._demand_no_faults(self.faults, 0)
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
         state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
         if self.obs is None:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 MANIFEST = "manifest.json"
+FORMAT = 2  # 2: observations lie side by side in a replay row
 KEEP = 2
 
 
@@ -63,7 +64,7 @@ def begin(run_dir: Path) -> Path:
 def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     """Write the manifest, give the checkpoint its name, drop all but the newest two."""
     files = {path.name: {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in sorted(folder.iterdir())}
-    manifest = {"format": 1, "env_steps": env_steps, **facts, "files": files}
+    manifest = {"format": FORMAT, "env_steps": env_steps, **facts, "files": files}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
     target = folder.with_name(f"{env_steps:012d}")
     aside = target.with_suffix(".old")
@@ -95,6 +96,8 @@ def verify(folder: Path) -> dict[str, Any]:
         files = [(name, facts["bytes"], facts["crc32"]) for name, facts in manifest["files"].items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
+    if manifest.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"{folder.name}: it is of format {manifest.get('format')}, read here is {FORMAT}")
     for name, size, crc32 in files:
         path = folder / name
         if not path.exists():

@@ -67,6 +67,8 @@ class AlgoConfig:
     target_noise_clip: float = key(0.2, "target policy smoothing: bound")
     policy_average: float = key(0.001, "least share of the newest policy in the averaged, deployed one; 1: no average")
     normalize_obs: bool = key(True, "normalise observations by their running moments")
+    v_device: Optional[str] = key(None, "the V-learner's own device, cuda:1 say; null: that of the run")
+    p_device: Optional[str] = key(None, "the P-learner's own device; null: that of the run")
     num_atoms: int = key(51, "pql_d: atoms of the return distribution")
     v_min: float = key(-10.0, "pql_d: smallest scaled return represented")
     v_max: float = key(10.0, "pql_d: largest scaled return represented")
@@ -105,6 +107,8 @@ class Config:
     matmul_precision: str = key(
         "highest", "of the networks' products: highest: float32; high, medium: TF32, bfloat16 where that is faster"
     )
+    autocast: bool = key(False, "networks in bfloat16, with weights, optimizer and losses in float32")
+    cuda_graphs: bool = key(True, "on a GPU, record each learner's update as a CUDA graph")
     lead_steps: int = key(2, "vector steps that the actor may be ahead of the V-learner (parallel)")
     heartbeat_timeout: float = key(120.0, "seconds without a sign of life after which a process counts as hung")
     plugins: List[str] = key([], "Python files or modules imported first: where custom tasks register")
@@ -376,21 +380,21 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, key: str = "device") -> torch.device:
     """'auto', 'cpu', 'cuda', 'cuda:1' -> a device that is there. Raises UserError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device={name} is no device: use auto, cpu, cuda or cuda:<index>") from error
+        raise UserError(f"{key}={name} is no device: use auto, cpu, cuda or cuda:<index>") from error
     if device.type == "cuda":
         found = torch.cuda.device_count()
         if (device.index or 0) >= found:
             has = f"{found} CUDA device(s) found" if found else "no CUDA device found"
-            raise UserError(f"device={name} is not there ({has}): use device=auto or device=cpu")
+            raise UserError(f"{key}={name} is not there ({has}): use {key}=auto or {key}=cpu")
     elif device.type != "cpu":
-        raise UserError(f"device={name} is not supported: use auto, cpu, cuda or cuda:<index>")
+        raise UserError(f"{key}={name} is not supported: use auto, cpu, cuda or cuda:<index>")
     return device
 
 
@@ -399,6 +403,9 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     # a run is resumed, played and exported from other folders than it was started in
     cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
     a = cfg.algo
+    for name in ("v_device", "p_device"):
+        if getattr(a, name) is not None:
+            setattr(a, name, str(resolve_device(getattr(a, name), f"algo.{name}")))
     if "algo.utd" in given:
         a.critic_updates_per_step = None
     if a.critic_updates_per_step is None:

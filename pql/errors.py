@@ -25,10 +25,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """In a script: a user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
+    from torch.cuda import OutOfMemoryError
+
     from tasks import TaskError
 
     try:
         yield
     except (UserError, TaskError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    except OutOfMemoryError as error:
+        print(f"error: the GPU's memory is too small ({str(error).partition('. GPU')[0]}): try a smaller num_envs,"
+              " algo.replay_size or algo.batch_size", file=sys.stderr)  # fmt: skip
+    else:
+        return
+    sys.exit(2)

@@ -67,12 +67,12 @@ def random_policy(env: tasks.VectorEnv, seed: int = 0) -> Callable[[Tensor], Ten
 class DeployedPolicy(nn.Module):
     """Normaliser and policy in one: raw observations (B, obs_dim) -> actions (B, action_dim) in [-1, 1]."""
 
-    def __init__(self, policy: nn.Module, normalizer: Normalizer):
+    def __init__(self, policy: nn.Module, normalizer: Normalizer, obs_dim: int):
         super().__init__()
         self.policy = policy
         self.clip = normalizer.clip
-        self.register_buffer("mean", normalizer.mean.clone())
-        self.register_buffer("inv_std", normalizer.inv_std.clone())
+        self.register_buffer("mean", normalizer.mean[:obs_dim].clone())
+        self.register_buffer("inv_std", normalizer.inv_std[:obs_dim].clone())
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.policy(((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip))
@@ -98,10 +98,11 @@ def load_policy(
     if weights.numel() != sum(p.numel() for p in policy.parameters()):
         raise UserError(f"the policy in {folder} is not one for {cfg.task.name} with algo.hidden={cfg.algo.hidden}")
     torch.nn.utils.vector_to_parameters(weights, policy.parameters())
-    normalizer = Normalizer(obs_dim)
-    normalizer.state.copy_(checkpoint.load_tensors(folder, "actor")["normalizer"])
+    moments = checkpoint.load_tensors(folder, "actor")["normalizer"]
+    normalizer = Normalizer(len(moments) // 2)
+    normalizer.state.copy_(moments)
     normalizer.refresh()
-    return DeployedPolicy(policy.requires_grad_(False), normalizer).eval(), manifest
+    return DeployedPolicy(policy.requires_grad_(False), normalizer, obs_dim).eval(), manifest
 
 
 def open_run(run_dir: str) -> tuple[Path, config.Config]:

@@ -1,4 +1,4 @@
-"""What the two learners share: seeding, the optimizer step, their state."""
+"""What the two learners share: seeding, the optimizer step, the loss as it is computed, their state."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from pql.networks import FlatParameters
+from pql.normalizer import Normalizer
+from pql.replay import Replay
+from pql.runtime.device import Graphed, InFlight, device_of
+from pql.runtime.shared import Shared
 
 
 def seed_of(seed: int, role: str) -> int:
@@ -28,7 +32,8 @@ class Optimizer:
         self.weights, self.max_grad_norm = weights, max_grad_norm
         parameter = torch.nn.Parameter(weights.data)
         parameter.grad = weights.grad
-        self.adam = torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay, fused=True)
+        on_gpu = weights.data.is_cuda  # then the count of steps lies there too, for a CUDA graph
+        self.adam = torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
     def step(self, loss: Tensor) -> Tensor:
         """Backward, clip, update. Returns the norm of the gradient before clipping, 0-d."""
@@ -67,12 +72,38 @@ def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
 
 
 class Learner:
-    """A role that trains one network: `weights`, `optimizer`, `generator`, and further networks in `others`."""
+    """A role that trains one network: `weights`, `optimizer`, and further networks in `others`.
 
+    A subclass gives `loss_of`, from replay rows to a loss, and `step`, a whole update as a fixed sequence of tensor
+    operations: the same whatever the values, so that a GPU can replay it as a graph.
+    """
+
+    role: str
     weights: FlatParameters
     optimizer: Optimizer
-    generator: torch.Generator
     others: dict[str, FlatParameters]
+
+    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+        home = replay.rows.device  # of what is shared; what is drawn there is copied to a learner elsewhere
+        self.device = device = device_of(cfg, self.role)
+        self.cfg, self.algorithm, self.replay, self.shared = cfg.algo, algorithm, replay, shared
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=cfg.autocast, cache_enabled=False)
+        self.normalizer = Normalizer(replay.obs_dim + replay.critic_obs_dim, device)
+        self.generator = generator_of(cfg.seed, self.role, home)
+        self.graphed_step = Graphed(self.step, device, [self.generator], cfg.cuda_graphs and device == home)
+        self.in_flight = InFlight(device)
+
+    def sample(self) -> Tensor:
+        """Replay rows (B, row_dim) where this learner is."""
+        return self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
+
+    def step(self) -> None:
+        """Receive, sample, differentiate, update: one gradient step without a look at a value."""
+        raise NotImplementedError
+
+    def publish(self) -> None:
+        """Give the other roles the current weights."""
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"weights": self.weights.data, "generator": self.generator.get_state()}
@@ -87,8 +118,5 @@ class Learner:
             flat.data.copy_(state[f"others.{name}"])
         prefix = "optimizer."
         self.optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        self.graphed_step.forget()  # the optimizer's tensors are new ones
         self.publish()
-
-    def publish(self) -> None:
-        """Give the other roles the current weights."""
-        raise NotImplementedError

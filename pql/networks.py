@@ -33,7 +33,7 @@ class Policy(nn.Module):
         self.body = nn.Sequential(*layers, head)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self.body(obs))
+        return torch.tanh(self.body(obs).float())
 
 
 class EnsembleMLP(nn.Module):
@@ -74,7 +74,7 @@ class EnsembleMLP(nn.Module):
                 if self.layer_norm:
                     h = F.layer_norm(h, h.shape[-1:])
                 h = self.activation(h)
-        return h
+        return h.float()  # under autocast the layers are bfloat16's
 
 
 class FlatParameters:

@@ -21,7 +21,7 @@ class Normalizer:
         self.state = torch.zeros(1 + 2 * dim, dtype=torch.float64, device=device)
         self.mean = torch.zeros(dim, device=device)
         self.inv_std = torch.ones(dim, device=device)
-        self.version = 0
+        self.version = torch.zeros(1, dtype=torch.int64, device=device)
 
     def update(self, obs: Tensor) -> None:
         """Take in a batch of observations (B, D)."""
@@ -37,9 +37,9 @@ class Normalizer:
 
     def receive(self, mailbox: Mailbox) -> None:
         """Take the newest statistics, where another process gathers them."""
-        version = mailbox.receive(self.state, self.version)
-        if version != self.version:
-            self.version = version
+        before = None if mailbox.on_device else int(self.version)
+        mailbox.receive(self.state, self.version)
+        if before is None or before != int(self.version):
             self.refresh()
 
     def refresh(self) -> None:
@@ -52,5 +52,6 @@ class Normalizer:
         self.inv_std.copy_(variance.rsqrt())
 
     def __call__(self, obs: Tensor) -> Tensor:
-        """(…, D) -> (…, D), clipped to +-clip standard deviations."""
-        return ((obs - self.mean) * self.inv_std).clamp_(-self.clip, self.clip)
+        """(…, K) -> (…, K), the first K <= D columns, clipped to +-clip standard deviations."""
+        k = obs.shape[-1]
+        return ((obs - self.mean[:k]) * self.inv_std[:k]).clamp_(-self.clip, self.clip)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
-from pql.learner import Learner, Optimizer, fuse, generator_of
+from pql.learner import Learner, Optimizer, fuse
 from pql.networks import FlatParameters
-from pql.normalizer import Normalizer
 from pql.replay import Replay
 from pql.runtime.shared import Shared
 
@@ -23,47 +23,54 @@ class PLearner(Learner):
     role = "p_learner"
     measures = ("policy_loss", "policy_grad_norm")
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared, device: torch.device):
-        a = cfg.algo
-        self.cfg, self.algorithm, self.replay, self.shared = a, algorithm, replay, shared
+    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+        super().__init__(cfg, algorithm, replay, shared)
+        device = self.device
         self.policy = algorithm.make_policy().to(device)
         self.weights = FlatParameters(self.policy)
-        shared.policy.receive(self.weights.data, seen=0)  # the initial weights
+        shared.policy.read(self.weights.data)  # the initial weights
         self.critic = algorithm.make_critic().to(device).requires_grad_(False)
         self.critic_weights = FlatParameters(self.critic)
-        self.critic_version = 0
+        self.critic_version = torch.zeros(1, dtype=torch.int64, device=device)
         self.average = FlatParameters(copy.deepcopy(self.policy).requires_grad_(False))
         self.others = {"average": self.average}
-        self.optimizer = Optimizer(self.weights, a.actor_lr, a.weight_decay, a.max_grad_norm)
-        self.normalizer = Normalizer(replay.obs_dim, device)
-        self.generator = generator_of(cfg.seed, self.role, device)
-        self.policy_loss = algorithm.policy_loss
+        self.updates = shared.policy_updates.to(device, copy=True)  # where the device can count them
+        self.optimizer = Optimizer(self.weights, self.cfg.actor_lr, self.cfg.weight_decay, self.cfg.max_grad_norm)
+        self.loss = self.loss_of
         if cfg.compile:
-            obs = torch.zeros(a.batch_size, replay.obs_dim, device=device)
-            self.policy_loss = fuse(algorithm.policy_loss, self.policy, self.critic, obs)
+            self.loss = fuse(self.loss_of, torch.zeros(self.cfg.batch_size, replay.row_dim, device=device))
 
     def update(self) -> None:
         """One gradient step of the policy."""
+        self.graphed_step()
+        self.in_flight()
+        self.shared.policy_updates += 1
+
+    def step(self) -> None:
         shared = self.shared
-        self.critic_version = shared.critic.receive(self.critic_weights.data, self.critic_version)
+        shared.critic.receive(self.critic_weights.data, self.critic_version)
         self.normalizer.receive(shared.normalizer)
-        batch = self.replay.sample(self.cfg.batch_size, self.generator)
-        loss, metrics = self.policy_loss(self.policy, self.critic, self.normalizer(batch.obs))
+        loss, metrics = self.loss(self.sample())
         metrics["policy_grad_norm"] = self.optimizer.step(loss)
         shared.boards[self.role].add(metrics)
-        self.average.data.lerp_(self.weights.data, average_rate(int(shared.policy_updates), self.cfg.policy_average))
+        self.average.data.lerp_(self.weights.data, average_rate(self.updates, self.cfg.policy_average))
+        self.updates += 1
         self.publish()
-        shared.policy_updates += 1
+
+    def loss_of(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The algorithm's loss of the policy on replay rows (B, row_dim)."""
+        with self.autocast:
+            return self.algorithm.policy_loss(self.policy, self.critic, self.replay.unpack(rows, self.normalizer))
 
     def publish(self) -> None:
         self.shared.policy.publish(self.weights.data)
         self.shared.average.publish(self.average.data)
 
 
-def average_rate(updates: int, least: float) -> float:
-    """The newest policy's share in the average, after `updates` earlier ones.
+def average_rate(updates: Tensor, least: float) -> Tensor:
+    """The newest policy's share in the average, after `updates` (1,) earlier ones.
 
     Polynomial-decay averaging (Shamir and Zhang 2013) with eta = 8: about the last ninth of the updates
     counts, however many there are, until the share has fallen to `least`; from then on an exponential average.
     """
-    return max(least, 9 / (updates + 9))
+    return (9 / (updates + 9)).clamp_(min=least)

@@ -133,11 +133,11 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
                 recorder.visit(self.wall_time, self.env_steps, self.take)
 
             def take(self) -> tuple:
-                self.shared.average.receive(self.weights.data, seen=0)
-                self.shared.normalizer.receive(self.normalizer.state, seen=0)
+                self.shared.average.read(self.weights.data)
+                self.shared.normalizer.read(self.normalizer.state)
                 return self.weights.data.clone(), self.normalizer.state.clone()
 
-        shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim)
+        shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
         monitor = Monitor(cfg, shared, env, None, blocking_evaluation=False)
         (sync if cfg.runtime == "sync" else parallel).run(cfg, monitor, None)
         monitor.writer.close()

@@ -6,7 +6,7 @@ One invariant each. `NStepWindows`: what it emits is a transition of ONE episode
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,19 @@ class Batch(NamedTuple):
     next_obs: Tensor  # (B, obs_dim) the observation after those k steps
     discount: Tensor  # (B,) gamma^k, or 0 if the episode terminated there
     weight: Tensor  # (B,) 1, or 0 for a row that must not be learned from
+    critic_obs: Tensor  # (B, critic_obs_dim) what the critic sees in place of obs, or obs itself
+    next_critic_obs: Tensor  # likewise for next_obs
+
+
+class Transition(NamedTuple):
+    """Transitions on their way to replay; an observation holds all that the policy or the critic may see of it."""
+
+    obs: Tensor  # (N, D), the policy's part, then the critic's own
+    action: Tensor  # (N, action_dim)
+    return_n: Tensor  # (N,), this and the others as in `Batch`
+    next_obs: Tensor  # (N, D)
+    discount: Tensor  # (N,)
+    weight: Tensor  # (N,)
 
 
 class NStepWindows:
@@ -43,7 +56,7 @@ class NStepWindows:
         self.done = torch.zeros(*shape, dtype=torch.bool, device=device)
         self.valid = torch.zeros(*shape, dtype=torch.bool, device=device)
 
-    def add(self, obs, action, reward, next_obs, terminated, truncated, valid) -> Batch | None:
+    def add(self, obs, action, reward, next_obs, terminated, truncated, valid) -> Transition | None:
         """Take in one vector step (N rows each); returns the N finished windows, or None in the first n - 1 steps.
 
         The batch shares memory with the windows: it is valid until the next `add`.
@@ -74,7 +87,7 @@ class NStepWindows:
             discount = torch.where(alive, torch.full_like(discount, self.gamma ** (k + 1)), discount)
             terminated = torch.where(alive, self.terminated[slot], terminated)
         discount = torch.where(terminated, torch.zeros_like(discount), discount)
-        return Batch(self.obs[first], self.action[first], return_n, next_obs, discount, weight)
+        return Transition(self.obs[first], self.action[first], return_n, next_obs, discount, weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         names = ("obs", "action", "reward", "next_obs", "terminated", "done", "valid")
@@ -88,18 +101,25 @@ class NStepWindows:
 
 
 class Replay:
-    """A ring of transitions, one wide row each: [obs | action | return_n | next_obs | discount | weight].
+    """A ring of transitions, one wide row each: obs | next_obs | action | return_n | discount | weight.
+
+    Observations are the policy's `obs_dim` numbers and, where the critic sees something else, its `critic_obs_dim`.
 
     The writer fills the N rows after `head` and only then advances `head`, so a reader never sees an unfinished
     row. Readers keep clear of the `guard` oldest rows, the next to be overwritten: as pacing bounds how far the
     writer can run ahead while a reader gathers one batch, `guard` rows of that many vector steps make a read of
-    a row that is being overwritten impossible. `sample` checks even so and counts in `conflicts` (always 0).
+    a row that is being overwritten impossible. `sample` looks even so, gives such a row weight 0 and counts it in
+    `conflicts` (always 0).
+
+    `add` and `sample` look at no value on the host. On a GPU `head` lies beside the rows: as one stream runs its
+    kernels in order, what holds of the order of operations here holds between processes too, without an event.
 
     Args:
         capacity: rows; rounded down to a multiple of `num_envs`, so that a vector step never wraps.
-        guard: rows behind the oldest one that are never sampled once the ring is full.
+        guard: rows behind the oldest one that are never sampled once the ring is full; 0 where nobody can write
+            during a `sample`.
         rows: storage (capacity, row_dim) to use, shared memory for instance; allocated if None.
-        head: int64 tensor (1,) on the CPU: rows written so far.
+        head: int64 tensor (1,) on the same device: rows written so far.
     """
 
     def __init__(
@@ -112,58 +132,57 @@ class Replay:
         device: torch.device | str = "cpu",
         rows: Tensor | None = None,
         head: Tensor | None = None,
+        critic_obs_dim: int = 0,
     ):
         self.capacity = capacity // num_envs * num_envs
-        self.num_envs, self.obs_dim, self.action_dim, self.guard = num_envs, obs_dim, action_dim, guard
-        self.row_dim = 2 * obs_dim + action_dim + 3
+        self.num_envs, self.guard = num_envs, guard
+        self.obs_dim, self.critic_obs_dim, self.action_dim = obs_dim, critic_obs_dim, action_dim
+        self.row_dim = row_dim(obs_dim, action_dim, critic_obs_dim)
         if self.capacity <= guard:
             raise ValueError(f"a ring of {self.capacity} rows must be larger than its guard of {guard} rows")
         self.rows = torch.zeros(self.capacity, self.row_dim, device=device) if rows is None else rows
-        self.head = torch.zeros(1, dtype=torch.int64) if head is None else head
-        self.conflicts = 0
+        self.head = torch.zeros(1, dtype=torch.int64, device=device) if head is None else head
+        self.conflicts = torch.zeros((), dtype=torch.int64, device=self.rows.device)
+        self._envs = torch.arange(num_envs, device=self.rows.device)
 
     def __len__(self) -> int:
         """Rows that can be sampled now."""
         return min(int(self.head), self.capacity - self.guard)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, step: Transition) -> None:
         """Append one vector step of N rows."""
-        head = int(self.head)
-        at = head % self.capacity
-        o, a = self.obs_dim, self.action_dim
-        rows = self.rows[at : at + self.num_envs]
-        rows[:, :o] = batch.obs
-        rows[:, o : o + a] = batch.action
-        rows[:, o + a] = batch.return_n
-        rows[:, o + a + 1 : 2 * o + a + 1] = batch.next_obs
-        rows[:, 2 * o + a + 1] = batch.discount
-        rows[:, 2 * o + a + 2] = batch.weight
+        rest = torch.stack((step.return_n, step.discount, step.weight), 1)
+        rows = torch.cat((step.obs, step.next_obs, step.action, rest), 1)
+        self.rows.index_copy_(0, self.head % self.capacity + self._envs, rows)
         self.head += self.num_envs
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """`batch_size` rows, uniformly with replacement, as a copy."""
-        while True:
-            head = int(self.head)
-            oldest = max(0, head - self.capacity + self.guard)
-            index = torch.randint(
-                oldest, head, (batch_size,), generator=generator, device=self.rows.device, dtype=torch.int64
-            )
-            rows = self.rows.index_select(0, index.remainder_(self.capacity))
-            # the writer may by now be writing the rows of [head, head + N), which held those of head - capacity
-            if int(self.head) + self.num_envs - self.capacity <= oldest or self.guard == 0:
-                return self.unpack(rows)
-            self.conflicts += 1
+    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """`batch_size` rows (B, row_dim), uniformly with replacement, as a copy; `unpack` names their columns."""
+        newest = self.head.clone()
+        oldest = (newest - self.capacity + self.guard).clamp_(min=0)
+        unit = torch.rand(batch_size, generator=generator, device=self.rows.device, dtype=torch.float64)
+        # a product may round up to the count itself, and an empty ring has no last row
+        index = torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp_(min=0)
+        rows = self.rows.index_select(0, index % self.capacity)
+        # the writer may by now be writing the rows of [head, head + N), which held those of head - capacity
+        written = self.head + (self.num_envs if self.guard else 0)
+        whole = (index >= written - self.capacity) & (index < newest)
+        rows[:, -1] *= whole
+        self.conflicts += (~whole).sum()
+        return rows
 
-    def unpack(self, rows: Tensor) -> Batch:
-        o, a = self.obs_dim, self.action_dim
+    def unpack(self, rows: Tensor, normalizer: Callable[[Tensor], Tensor] | None = None) -> Batch:
+        """The columns of rows (B, row_dim), observations through `normalizer`."""
+        o, c, a = self.obs_dim, self.critic_obs_dim, self.action_dim
+        both, action, rest = rows.split((2 * (o + c), a, 3), 1)
+        both = both.unflatten(1, (2, o + c))
+        obs, next_obs = (both if normalizer is None else normalizer(both)).unbind(1)
+        return_n, discount, weight = rest.unbind(1)
+        seen_by_critic = slice(o, None) if c else slice(None)
         return Batch(
-            obs=rows[:, :o],
-            action=rows[:, o : o + a],
-            return_n=rows[:, o + a],
-            next_obs=rows[:, o + a + 1 : 2 * o + a + 1],
-            discount=rows[:, 2 * o + a + 1],
-            weight=rows[:, 2 * o + a + 2],
-        )
+            obs[:, :o], action, return_n, next_obs[:, :o], discount, weight,
+            obs[:, seen_by_critic], next_obs[:, seen_by_critic],
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
         """The filled rows and the head; no copy."""
@@ -172,3 +191,8 @@ class Replay:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.rows[: len(state["rows"])] = state["rows"]
         self.head.copy_(state["head"])
+
+
+def row_dim(obs_dim: int, action_dim: int, critic_obs_dim: int = 0) -> int:
+    """Columns of a replay row."""
+    return 2 * (obs_dim + critic_obs_dim) + action_dim + 3

@@ -28,25 +28,25 @@ from pql.metrics import MetricsWriter, Progress
 from pql.networks import FlatParameters
 from pql.normalizer import Normalizer
 from pql.p_learner import PLearner
-from pql.replay import Batch, Replay
+from pql.replay import Batch, Replay, row_dim
 from pql.runtime.pacing import critic_pacer, policy_pacer, replay_guard
 from pql.runtime.shared import Shared
 from pql.runtime.worker import SIGNALS
 from pql.v_learner import VLearner
 
 
-def make_shared(cfg: Config, obs_dim: int, action_dim: int) -> Shared:
+def make_shared(cfg: Config, obs_dim: int, action_dim: int, critic_obs_dim: int = 0) -> Shared:
     """Allocate what the roles share and publish the initial policy and critic, the same for one seed."""
-    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim)
+    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim, critic_obs_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(cfg.seed, "networks"))
         policy, critic = FlatParameters(algorithm.make_policy()), FlatParameters(algorithm.make_critic())
     rows = cfg.algo.replay_size // cfg.num_envs * cfg.num_envs
     shared = Shared(
-        ring=(rows, 2 * obs_dim + action_dim + 3),
+        ring=(rows, row_dim(obs_dim, action_dim, critic_obs_dim)),
         policy_size=len(policy),
         critic_size=len(critic),
-        normalizer_size=1 + 2 * obs_dim,
+        normalizer_size=1 + 2 * (obs_dim + critic_obs_dim),
         boards={"v_learner": VLearner.measures, "p_learner": PLearner.measures},
         device=torch.device(cfg.device),
     )
@@ -57,27 +57,28 @@ def make_shared(cfg: Config, obs_dim: int, action_dim: int) -> Shared:
     return shared
 
 
-def make_replay(cfg: Config, obs_dim: int, action_dim: int, shared: Shared) -> Replay:
+def make_replay(cfg: Config, obs_dim: int, action_dim: int, shared: Shared, critic_obs_dim: int = 0) -> Replay:
     """The ring over shared storage, as any role sees it."""
     return Replay(
         cfg.algo.replay_size, cfg.num_envs, obs_dim, action_dim, replay_guard(cfg),
-        torch.device(cfg.device), shared.rows, shared.head,
+        torch.device(cfg.device), shared.rows, shared.head, critic_obs_dim,
     )  # fmt: skip
 
 
-def critic_update_flops(cfg: Config, obs_dim: int, action_dim: int) -> int:
+def critic_update_flops(cfg: Config, obs_dim: int, action_dim: int, critic_obs_dim: int = 0) -> int:
     """Floating-point operations of the matrix products in one critic update, counted on the real networks.
 
     They are counted on the meta device: there the networks take their plain form, whose products are those that the
     method asks for, however they are computed elsewhere.
     """
-    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim)
+    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim, critic_obs_dim)
     rows = 8  # the count is proportional to the batch
     with torch.random.fork_rng(devices=[]):
         networks = algorithm.make_policy(), algorithm.make_critic(), algorithm.make_critic()
     policy, critic, target = (network.to("meta") for network in networks)
-    obs, action, ones = (torch.zeros(*shape, device="meta") for shape in ((rows, obs_dim), (rows, action_dim), (rows,)))
-    batch = Batch(obs, action, ones, obs, ones, ones)
+    sizes = (rows, obs_dim), (rows, action_dim), (rows, critic_obs_dim or obs_dim), (rows,)
+    obs, action, critic_obs, ones = (torch.zeros(*size, device="meta") for size in sizes)
+    batch = Batch(obs, action, ones, obs, ones, ones, critic_obs, critic_obs)
     with FlopCounterMode(display=False) as counter:
         algorithm.critic_loss(critic, target, policy, batch, action)[0].backward()
     return counter.get_total_flops() * cfg.algo.batch_size // rows
@@ -107,12 +108,12 @@ class Monitor:
         self.in_background = not blocking_evaluation
         self.run_dir = Path(cfg.run_dir)
         self.save: Callable[[], None] = lambda: None
-        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)
+        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
         self.policy = algorithm.make_policy().to(env.device).requires_grad_(False)
         self.weights = FlatParameters(self.policy)
-        self.normalizer = Normalizer(env.obs_dim, env.device)
+        self.normalizer = Normalizer(env.obs_dim + env.critic_obs_dim, env.device)
         self.critic_parameters = sum(p.numel() for p in algorithm.make_critic().parameters())
-        self.flops_per_update = critic_update_flops(cfg, env.obs_dim, env.action_dim)
+        self.flops_per_update = critic_update_flops(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
         self.pacers = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
         self.max_vector_steps = -(-cfg.max_env_steps // cfg.num_envs)
         shared.step_limit.fill_(self.max_vector_steps)
@@ -237,8 +238,8 @@ class Monitor:
 
     def begin_evaluation(self) -> None:
         """Take the averaged policy; its episodes are played by `evaluate_a_little` or `finish_evaluation`."""
-        self.shared.average.receive(self.weights.data, seen=0)
-        self.shared.normalizer.receive(self.normalizer.state, seen=0)
+        self.shared.average.read(self.weights.data)
+        self.shared.normalizer.read(self.normalizer.state)
         self.normalizer.refresh()
         self.evaluated_at = self.counters
         self.evaluated = {"env_steps": self.env_steps, "wall_time_s": round(self.wall_time, 3)}
@@ -352,7 +353,8 @@ def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> 
     shared.critic_updates.fill_(manifest["critic_updates"])
     shared.policy_updates.fill_(manifest["policy_updates"])
     shared.invalid.fill_(manifest["invalid"])
-    shared.policy.version.fill_(manifest["policy_updates"])  # the P-learner publishes once as it loads
+    for version in (shared.policy.begun, shared.policy.version):
+        version.fill_(manifest["policy_updates"])  # the P-learner publishes once as it loads
     if "replay.safetensors" in manifest["files"]:
         shared.learning_starts = manifest["learning_starts"]
         ring = checkpoint.load_tensors(folder, "replay")
@@ -450,7 +452,7 @@ def _train(
 
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
-    shared = make_shared(cfg, env.obs_dim, env.action_dim)
+    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
     config.save(cfg, run_dir / "config.yaml")
     if manifest is None:  # what a start that reached no checkpoint has left
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)

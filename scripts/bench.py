@@ -1,7 +1,11 @@
-"""Benchmarks: `scripts/bench.py sim | learner | peers | curves [key=value ...]`; --help after each lists its keys."""
+"""Benchmarks: `scripts/bench.py NAME [NAME ...] [key=value ...]`; --help after a name lists its keys.
+
+Several run one after the other, each with all of the keys given.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -10,17 +14,17 @@ from typing import List
 
 from pql import cli
 from pql.config import key
-from pql.errors import user_errors
+from pql.errors import nearest, user_errors
 
 
 @dataclass
 class SimOptions:
     tasks: List[str] = key([], "tasks; empty: all")  # noqa: UP006 - OmegaConf reads it under Python 3.8 too
     num_envs: List[int] = key([64, 256, 1024, 4096], "environments stepped together")  # noqa: UP006
+    sim: str = key("auto", "simulator; auto: the best that runs here")
+    device: str = key("auto", "auto, cpu, cuda")
     seconds: float = key(4.0, "of measurement for each line, half of it for each side")
-    sim: str = key("auto", "simulator: auto, mujoco_warp, mujoco")
-    device: str = key("auto", "auto: the simulator's own; cpu, cuda, cuda:1")
-    out: str = key("", "also write this JSON file")
+    out: str = key("", "also write this JSON file, row by row")
 
 
 @dataclass
@@ -42,18 +46,25 @@ def sim(argv: list[str]) -> int:
         for num_envs in options.num_envs:
             row = bench_sim(name, num_envs, options.seconds, sim=options.sim, device=options.device)
             rows.append(row)
+            if options.out:
+                _write(options.out, rows)
             rates = f"{row['env_steps_per_s']:>12.0f} {row['physics_steps_per_s']:>13.0f} {row['ratio']:>6.2f}"
             print(f"{name:<12} {num_envs:>6} {rates}", flush=True)
-    if options.out:
-        _write(options.out, rows)
     return 0
 
 
 def learner(argv: list[str]) -> int:
-    """Critic and policy updates per second against a textbook implementation."""
-    from pql import bench
+    """Critic and policy updates per second against a textbook implementation and the roofline."""
+    from pql.bench import learner
 
-    return bench.main(argv)
+    return learner.main(argv)
+
+
+def pipeline(argv: list[str]) -> int:
+    """Three processes against one: transitions and updates per second at the same ratio."""
+    from pql.bench import pipeline
+
+    return pipeline.main(argv)
 
 
 def peers(argv: list[str]) -> int:
@@ -79,18 +90,21 @@ def _write(path: str, values: object) -> None:
     write_atomically(Path(path), json.dumps(values, indent=1))
 
 
-COMMANDS = {"sim": sim, "learner": learner, "peers": peers, "curves": curves}
+COMMANDS = {"sim": sim, "learner": learner, "pipeline": pipeline, "peers": peers, "curves": curves}
 
 
 def main(argv: list[str]) -> int:
-    if not argv or argv[0] not in COMMANDS:
+    names = list(itertools.takewhile(lambda word: "=" not in word and not word.startswith("-"), argv))
+    unknown = [name for name in names if name not in COMMANDS]
+    if not names or unknown:
         asked = argv and argv[0] not in ("-h", "--help")
-        lines = [f"usage: scripts/bench.py {' | '.join(COMMANDS)} [key=value ...]"]
+        lines = [f"error: no benchmark is called '{unknown[0]}'{nearest(unknown[0], COMMANDS)}"] if unknown else []
+        lines += ["usage: scripts/bench.py NAME [NAME ...] [key=value ...]"]
         lines += [f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()]
         print("\n".join(lines), file=sys.stderr if asked else sys.stdout)
         return 2 if asked else 0
     with user_errors():
-        return COMMANDS[argv[0]](argv[1:])
+        return max([COMMANDS[name](argv[len(names) :]) for name in names])
 
 
 if __name__ == "__main__":

@@ -23,15 +23,25 @@ class Step(NamedTuple):
     next_obs: Tensor  # (N, obs_dim) float32: the true successor of the state acted in
     valid: Tensor  # (N,) bool: False where (previous obs, action, next_obs) is no transition of one episode
     info: dict[str, Tensor]  # extra per-environment or scalar values, for metrics
+    # (N, critic_obs_dim) float32, like obs and next_obs but for the critic; None where it sees what the policy sees
+    critic_obs: Tensor | None = None
+    next_critic_obs: Tensor | None = None
 
 
 class VectorEnv(ABC):
-    """N independent environments of one task, stepped together on one device."""
+    """N independent environments of one task, stepped together on one device.
+
+    A task may show the critic, which is needed in training alone, more than the policy: masses, forces, a goal
+    (asymmetric actor-critic). Then `critic_obs_dim` is positive, steps have `critic_obs`, and so has an environment
+    that was reset or restored, as an attribute.
+    """
 
     name: str
     num_envs: int
     obs_dim: int
     action_dim: int
+    critic_obs_dim: int = 0
+    critic_obs: Tensor | None = None  # (N, critic_obs_dim): belongs to the observations last returned
     max_episode_steps: int
     device: torch.device
 

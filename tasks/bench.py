@@ -39,8 +39,9 @@ def bench_sim(
         torch_threads: for the measurement, restored afterwards. On a CPU more than one fights the simulator's pool.
 
     Returns:
-        task, num_envs, device, torch_threads, env_steps_per_s, physics_steps_per_s (medians over windows, in
-        environment control steps), ratio (median), windows, env_ms_per_step, physics_ms_per_step.
+        task, simulator, num_envs, device, torch_threads, env_steps_per_s, physics_steps_per_s (medians over windows,
+        in environment control steps), ratio (median), windows, env_ms_per_step, physics_ms_per_step, and on a GPU
+        device_memory_bytes, in use on the whole of it (else None).
     """
     if seconds <= 0 or window <= 0:
         raise TaskError(f"seconds and window must be above 0, not {seconds} and {window}")
@@ -72,10 +73,12 @@ def _bench(env: VectorEnv, seconds: float, window: float, warmup_steps: int) -> 
         state = simulator.state_dict()
         physics_rates.append(_rate(simulator.advance, window, device) * num_envs)
         simulator.load_state_dict(state)
+    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
     env.close()
     env_rate, physics_rate = statistics.median(env_rates), statistics.median(physics_rates)
     return {
         "task": env.name,
+        "simulator": type(simulator).__name__,
         "num_envs": num_envs,
         "device": str(device),
         "torch_threads": torch.get_num_threads(),
@@ -85,6 +88,7 @@ def _bench(env: VectorEnv, seconds: float, window: float, warmup_steps: int) -> 
         "windows": len(env_rates),
         "env_ms_per_step": 1e3 * num_envs / env_rate,
         "physics_ms_per_step": 1e3 * num_envs / physics_rate,
+        "device_memory_bytes": total - free or None,
     }
 
 

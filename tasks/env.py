@@ -25,7 +25,7 @@ class TaskEnv(VectorEnv):
     def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
         self.name, self.task, self.simulator = name, task, simulator
         self.num_envs, self.device = simulator.num_envs, simulator.device
-        self.obs_dim, self.action_dim = task.obs_dim, task.action_dim
+        self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
         self.max_episode_steps = task.max_episode_steps
         self.dt = simulator.dt  # seconds per control step
         task.setup(simulator.model, self.device)
@@ -42,16 +42,22 @@ class TaskEnv(VectorEnv):
             self._before, self._after = (
                 TorchGraph(function, self._sampler.generator) for function in (self._control, self._judge)
             )
-        self._obs = self.reset()
-        if self._obs.shape != (self.num_envs, self.obs_dim):
-            raise TaskError(f"{name}.observe gave {tuple(self._obs.shape)}, but obs_dim = {self.obs_dim} was declared")
+        self.reset()
 
     @torch.no_grad()
     def reset(self) -> Tensor:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._obs, start = self._restart(everyone, self._memory)
+        self._seen, start = self._restart(everyone, self._memory)
         self.simulator.reset(everyone, start.qpos, start.qvel)
         return self._obs
+
+    @property
+    def _obs(self) -> Tensor:
+        return self._seen[:, : self.obs_dim]
+
+    @property
+    def critic_obs(self) -> Tensor | None:
+        return self._seen[:, self.obs_dim :] if self.critic_obs_dim else None
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
@@ -60,9 +66,8 @@ class TaskEnv(VectorEnv):
         self._action.copy_(action)
         ctrl, action, memory = self._before()
         state, diverged = self.simulator.step(ctrl)
-        step, ended, start = self._after(state, diverged, action, memory)
+        self._seen, step, ended, start = self._after(state, diverged, action, memory)
         self.simulator.reset(ended, start.qpos, start.qvel)
-        self._obs = step.obs
         return step
 
     def _control(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -73,10 +78,10 @@ class TaskEnv(VectorEnv):
 
     def _judge(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor]
-    ) -> tuple[Step, Tensor, Start]:
-        """What comes after it: the step, whose episodes ended, and where the next ones begin."""
+    ) -> tuple[Tensor, Step, Tensor, Start]:
+        """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
         seen = self._observe(state, memory)
-        reward, terminated = self.task.judge(state, seen, action, memory)
+        reward, terminated = self.task.judge(state, seen[:, : self.obs_dim], action, memory)
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
         diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
         self._progress += 1
@@ -90,15 +95,32 @@ class TaskEnv(VectorEnv):
         info.update({key: value.clone() for key, value in self.task.metrics(state).items()})
 
         # A diverged row has no successor; it must still be finite, for zero weight times NaN is NaN.
-        next_obs = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
-        first_obs, start = self._restart(ended, memory)
+        following = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
+        first, start = self._restart(ended, memory)
         # With weights of 0 and 1 lerp is exact, and on a CPU three times as fast as where.
-        obs = torch.lerp(next_obs, first_obs, ended.float()[:, None])
-        return Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info), ended, start
+        seen = torch.lerp(following, first, ended.float()[:, None])
+        obs, next_obs = seen[:, : self.obs_dim], following[:, : self.obs_dim]
+        step = Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info)
+        if self.critic_obs_dim:
+            told = {"critic_obs": seen[:, self.obs_dim :], "next_critic_obs": following[:, self.obs_dim :]}
+            step = step._replace(**told)
+        return seen, step, ended, start
 
     def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
-        obs = self.task.observe(state, memory)
-        return obs if self.task.clip_obs == float("inf") else obs.clamp(-self.task.clip_obs, self.task.clip_obs)
+        """What the policy sees and, where that is something else, what the critic sees, side by side."""
+        parts = [self._declared("obs_dim", self.task.observe(state, memory))]
+        if self.critic_obs_dim:
+            parts.append(self._declared("critic_obs_dim", self.task.observe_critic(state, memory)))
+        seen = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return seen if self.task.clip_obs == float("inf") else seen.clamp(-self.task.clip_obs, self.task.clip_obs)
+
+    def _declared(self, size: str, obs: Tensor) -> Tensor:
+        """`obs`, whose columns are as many as the task said. Raises TaskError."""
+        if obs.shape != (self.num_envs, getattr(self, size)):
+            function = "observe" if size == "obs_dim" else "observe_critic"
+            declared = f"{size} = {getattr(self, size)} was declared"
+            raise TaskError(f"{self.name}.{function} gave {tuple(obs.shape)}, but {declared}")
+        return obs
 
     def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor, Start]:
         """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all."""
@@ -115,7 +137,7 @@ class TaskEnv(VectorEnv):
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""
         state = {
-            "obs": self._obs.clone(),
+            "obs": self._seen.clone(),
             "progress": self._progress.clone(),
             "diverged_episodes": self._diverged.clone(),
             "generator": self._sampler.generator.get_state(),
@@ -138,7 +160,7 @@ class TaskEnv(VectorEnv):
         for key, value in self._memory.items():
             value.copy_(state[f"memory.{key}"])
         self.simulator.load_state_dict({key[4:]: value for key, value in state.items() if key.startswith("sim.")})
-        self._obs = state["obs"].to(self.device, copy=True)
+        self._seen = state["obs"].to(self.device, copy=True)
         return self._obs
 
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:

@@ -26,9 +26,10 @@ from tasks.base import VectorEnv
 from tasks.errors import TaskError
 
 PYTHONS = ((3, 6), (3, 7), (3, 8))  # that Isaac Gym Preview 4 has a binding for
+CHECKOUT = "clone github.com/isaac-sim/IsaacGymEnvs and pip install -e it"
 INSTALL = (
     "download Isaac Gym Preview 4 from developer.nvidia.com/isaac-gym and pip install -e isaacgym/python, "
-    "then clone github.com/isaac-sim/IsaacGymEnvs and pip install -e it"
+    f"then {CHECKOUT}"
 )
 DRIVER = "update the NVIDIA driver to 525.60 or newer (torch 2.4.1 with CUDA 12.1; Isaac Gym itself takes 470)"
 NUMPY = "needs numpy below 1.24, as it uses np.float: pip install numpy==1.23.5"
@@ -59,7 +60,7 @@ def unavailable(device_type: str = "cuda") -> str | None:
         if tuple(int(part) for part in numpy.__version__.split(".")[:2]) >= (1, 24):
             return f"{NUMPY} (this is {numpy.__version__})"
     if _folder("isaacgymenvs") is None:
-        return "lacks IsaacGymEnvs: clone github.com/isaac-sim/IsaacGymEnvs and pip install -e it"
+        return f"lacks IsaacGymEnvs: {CHECKOUT}"
     return _no_gpu() if device_type == "cuda" and not torch.cuda.is_available() else None
 
 
@@ -101,7 +102,7 @@ def config_dir() -> Path:
     """IsaacGymEnvs' configuration folder. Raises TaskError where it isn't installed."""
     folder = _folder("isaacgymenvs")
     if folder is None or not (folder / "cfg" / "task").is_dir():
-        why = unavailable("cpu") or f"finds no cfg/task in {folder}: clone IsaacGymEnvs anew"
+        why = unavailable("cpu") or f"finds no cfg/task in {folder}, no whole checkout of IsaacGymEnvs: {CHECKOUT}"
         raise TaskError(f"sim=isaacgym {why}")
     return folder / "cfg"
 
@@ -207,6 +208,7 @@ def explain(error: BaseException, num_envs: int) -> str | None:
          "sim=isaacgym compiles gymtorch when it is first imported: apt-get install g++, pip install ninja"),
         (r"out of memory|CUDNN_STATUS_ALLOC|cudaErrorMemoryAllocation|Failed to create sim|fail(ed)? to allocate",
          f"the simulation ended ({line}): {_too_large(num_envs)}"),
+        (r"Unknown subtask", f"IsaacGymEnvs refused task.cfg.env.subtask ({line}): give one that it lists"),
         (r"PyTorch was imported before isaacgym", "something imported torch before isaacgym: is there a sitecustomize "
          "or a .pth file that does? remove it"),
     ):  # fmt: skip
@@ -218,7 +220,7 @@ def explain(error: BaseException, num_envs: int) -> str | None:
     source = traceback.extract_tb(error.__traceback__)[-1].line if error.__traceback__ else ""
     if re.search(r"num_?env|divisible", f"{text} {source}", re.IGNORECASE):
         return (
-            f"IsaacGymEnvs refused num_envs={num_envs} ({line} {source}): give a multiple of 64, or the number in the "
-            "task's own file in isaacgymenvs/cfg/task"
+            f"IsaacGymEnvs refused {num_envs} environments ({line} {source}): give num_envs and eval_episodes as "
+            "multiples of 64, or the number in the task's own file in isaacgymenvs/cfg/task"
         )
     return None

@@ -53,6 +53,7 @@ class IsaacGymEnv(VectorEnv):
     def __init__(self, name: str, task: Any, device: torch.device | str):
         self.name, self.task, self.device = name, task, torch.device(device)
         self.num_envs, self.obs_dim, self.action_dim = task.num_envs, task.num_obs, task.num_acts
+        self.critic_obs_dim = int(getattr(task, "num_states", 0))  # IsaacGymEnvs' asymmetric observations
         self.max_episode_steps = int(task.max_episode_length)
         self.dt = float(getattr(task, "dt", 1.0)) * int(getattr(task, "control_freq_inv", 1))
         self._was_reset = self._nobody()
@@ -60,7 +61,11 @@ class IsaacGymEnv(VectorEnv):
         self._ends_early = torch.zeros((), dtype=torch.bool, device=self.device)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._note_resets()
-        self._obs = self.reset()
+        self.reset()
+
+    @property
+    def critic_obs(self) -> Tensor | None:
+        return self._seen[:, self.obs_dim :] if self.critic_obs_dim else None
 
     def _nobody(self) -> Tensor:
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -94,8 +99,8 @@ class IsaacGymEnv(VectorEnv):
             self._awaiting = self._flags() & ~self._take_resets()
         else:
             self._awaiting = self._flags()
-        self._obs = self._finite(self._policy_obs(found[0]))
-        return self._obs
+        self._seen = self._finite(self._observed(found[0]))
+        return self._seen[:, : self.obs_dim]
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
@@ -105,7 +110,7 @@ class IsaacGymEnv(VectorEnv):
         limit = self.task.max_episode_length - 1  # the last step's count, where IsaacGymEnvs raises its flag
         found, reward, _, extras = self.task.step(action.to(self.device, copy=True).clamp_(-1.0, 1.0))
         # IsaacGymEnvs returns live buffers in dictionaries that it uses again.
-        obs, reward = self._policy_obs(found), reward.to(self.device, torch.float32, copy=True)
+        seen, reward = self._observed(found), reward.to(self.device, torch.float32, copy=True)
         flagged, was_reset = self._flags(), self._take_resets()
 
         within = was_reset & ~due  # reset in the step that ended the episode: `obs` is the new episode's
@@ -114,7 +119,7 @@ class IsaacGymEnv(VectorEnv):
         truncated = ended & (lost | ~flagged)
         terminated = ended & ~truncated
         self._ends_early |= terminated.any()
-        diverged = ~torch.isfinite(obs.sum(1) + reward)
+        diverged = ~torch.isfinite(seen.sum(1) + reward)
         self._diverged += (diverged & ~due).sum()
         valid = ~(due | diverged | (truncated & (within | self._ends_early)))
         truncated = truncated | (diverged & ~due)
@@ -128,24 +133,30 @@ class IsaacGymEnv(VectorEnv):
             self.task.reset_idx(passed_over.nonzero().flatten())
             self._awaiting = self._awaiting | passed_over
 
-        obs = self._finite(obs)
-        next_obs = torch.where(within[:, None], self._obs, obs)
-        self._obs = obs
+        seen = self._finite(seen)
+        following = torch.where(within[:, None], self._seen, seen)
+        self._seen = seen
         reward = torch.where(due | diverged, torch.zeros_like(reward), reward)
         info = {"diverged_episodes": self._diverged.clone(), **self._measurements(extras)}
-        return Step(obs, reward, terminated & ~diverged, truncated, next_obs, valid, info)
+        obs, next_obs = seen[:, : self.obs_dim], following[:, : self.obs_dim]
+        step = Step(obs, reward, terminated & ~diverged, truncated, next_obs, valid, info)
+        if self.critic_obs_dim:
+            step = step._replace(critic_obs=self.critic_obs, next_critic_obs=following[:, self.obs_dim :])
+        return step
 
     def _flags(self) -> Tensor:
         """Whose episode the task says has ended: (N,) bool."""
         return self.task.reset_buf.to(self.device) != 0
 
-    def _policy_obs(self, found: Any) -> Tensor:
+    def _observed(self, found: Any) -> Tensor:
+        """What the policy sees and then what the critic sees where it has `states` of its own, as a copy."""
         if not isinstance(found, dict) or "obs" not in found:
             raise TaskError(
                 f"task {self.name} gives its observations as {sorted(found) if isinstance(found, dict) else found!r} "
                 "and not as one tensor, which no network here takes; choose a task with plain observations"
             )
-        return found["obs"].to(self.device, torch.float32, copy=True)
+        names = ("obs", "states") if self.critic_obs_dim else ("obs",)
+        return torch.cat([found[name].to(self.device, torch.float32) for name in names], 1)
 
     def _finite(self, obs: Tensor) -> Tensor:
         return torch.nan_to_num(obs, nan=0.0, posinf=0.0, neginf=0.0)
@@ -225,6 +236,12 @@ def _construct(name: str, num_envs: int, device: str, threads: int | None, chang
     # Some tasks (Factory, IndustReal) compose further files while they are constructed.
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
+        subtask = _leaves(changes).get("env.subtask")
+        if subtask and "subtask" in cfg.task.env:  # AllegroKuka's have settings of their own, one file each
+            known = sorted(file.stem for file in (config_dir() / "task" / "env").glob("*.yaml"))
+            if subtask not in known:
+                raise TaskError(f"task.cfg.env.subtask={subtask}: {name} has {', '.join(known)}")
+            cfg = compose("config", overrides=[*overrides, f"task/env={subtask}"])
         OmegaConf.set_struct(cfg, False)
         cfg.task.env.numEnvs = num_envs
         _change(cfg.task, changes, name)

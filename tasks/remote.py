@@ -93,7 +93,7 @@ class RemoteEnv(VectorEnv):
                 setattr(self, name, value)
             self.device = torch.device(self.device)
             flat = pickle.loads(facts["block"]) if facts["block"] else _map(self.folder, facts["size"])
-            self._block = Block(flat, self.num_envs, self.obs_dim, self.action_dim)
+            self._block = Block(flat, self.num_envs, self.obs_dim, self.action_dim, self.critic_obs_dim)
         except BaseException:
             self.close()
             raise
@@ -110,7 +110,12 @@ class RemoteEnv(VectorEnv):
         self._send("step")
         info = {name: torch.tensor(value, device=self.device) for name, value in self._answer(STEP).items()}
         b = self._block
-        return Step(b.obs, b.reward, b.terminated, b.truncated, b.next_obs, b.valid, info)
+        seen = b.obs, b.reward, b.terminated, b.truncated, b.next_obs, b.valid, info
+        return Step(*seen, b.critic_obs, b.next_critic_obs) if self.critic_obs_dim else Step(*seen)
+
+    @property
+    def critic_obs(self) -> Tensor | None:
+        return self._block.critic_obs if self.critic_obs_dim else None
 
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
         raise NotImplementedError("a simulation in a process of its own runs without rendering")
@@ -169,18 +174,21 @@ def _end(link: Connection, process: subprocess.Popen, folder: Path) -> None:
 class Block:
     """Views of one flat tensor of bytes: what a step takes and gives, N rows each."""
 
-    def __init__(self, flat: Tensor, num_envs: int, obs_dim: int, action_dim: int):
+    def __init__(self, flat: Tensor, num_envs: int, obs_dim: int, action_dim: int, critic_obs_dim: int):
         self.flat, self._at = flat, 0
         self.action = self._take((num_envs, action_dim), torch.float32)
         self.obs = self._take((num_envs, obs_dim), torch.float32)
         self.next_obs = self._take((num_envs, obs_dim), torch.float32)
+        self.critic_obs = self._take((num_envs, critic_obs_dim), torch.float32)
+        self.next_critic_obs = self._take((num_envs, critic_obs_dim), torch.float32)
         self.reward = self._take((num_envs,), torch.float32)
         self.terminated, self.truncated, self.valid = (self._take((num_envs,), torch.bool) for _ in range(3))
 
     @staticmethod
-    def size(num_envs: int, obs_dim: int, action_dim: int) -> int:
+    def size(num_envs: int, obs_dim: int, action_dim: int, critic_obs_dim: int) -> int:
         """Bytes that the views take."""
-        return _aligned(4 * num_envs * action_dim) + 2 * _aligned(4 * num_envs * obs_dim) + 4 * _aligned(4 * num_envs)
+        columns = [action_dim, *[obs_dim] * 2, *[critic_obs_dim] * 2, *[1] * 4]
+        return sum(_aligned(4 * num_envs * count) for count in columns)
 
     def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         count = math.prod(shape) * dtype.itemsize
@@ -191,6 +199,9 @@ class Block:
     def put(self, step: Step) -> None:
         for name in ("obs", "next_obs", "reward", "terminated", "truncated", "valid"):
             getattr(self, name).copy_(getattr(step, name))
+        if step.critic_obs is not None:
+            self.critic_obs.copy_(step.critic_obs)
+            self.next_critic_obs.copy_(step.next_critic_obs)
 
 
 def _aligned(size: int) -> int:
@@ -235,11 +246,11 @@ def _serve(link: Connection, folder: Path, import_error: BaseException | None) -
     factory, arguments = link.recv()
     module, _, function = factory.partition(":")
     env = getattr(importlib.import_module(module), function)(**arguments, import_error=import_error)
-    sizes = env.num_envs, env.obs_dim, env.action_dim
+    sizes = env.num_envs, env.obs_dim, env.action_dim, env.critic_obs_dim
     size = Block.size(*sizes)
     on_gpu = env.device.type == "cuda"
     block = Block(torch.zeros(size, dtype=torch.uint8, device=env.device) if on_gpu else _map(folder, size), *sizes)
-    names = ("name", "num_envs", "obs_dim", "action_dim", "max_episode_steps", "dt")
+    names = ("name", "num_envs", "obs_dim", "action_dim", "critic_obs_dim", "max_episode_steps", "dt")
     attributes = {name: getattr(env, name) for name in names if hasattr(env, name)}
     shown = bytes(ForkingPickler.dumps(block.flat)) if on_gpu else b""
     facts = {"attributes": {**attributes, "device": str(env.device)}, "block": shown, "size": size}
@@ -247,6 +258,8 @@ def _serve(link: Connection, folder: Path, import_error: BaseException | None) -
     while True:
         if link.recv() == "reset":
             block.obs.copy_(env.reset())
+            if env.critic_obs is not None:
+                block.critic_obs.copy_(env.critic_obs)
             info = {}
         else:
             step = env.step(block.action)

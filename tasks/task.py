@@ -55,6 +55,7 @@ class Task(ABC):
 
     obs_dim: int
     action_dim: int
+    critic_obs_dim: int = 0  # more than 0: `observe_critic` says what the critic sees in place of `observe`
     max_episode_steps: int
     substeps: int = 2  # physics steps per control step; the model's own timestep says how long each is
     clip_obs: float = float("inf")
@@ -90,6 +91,10 @@ class Task(ABC):
     @abstractmethod
     def observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
         """Observations (N, obs_dim)."""
+
+    def observe_critic(self, state: State, memory: dict[str, Tensor]) -> Tensor:
+        """Observations (N, critic_obs_dim) for the critic, which only training needs; called after `observe`."""
+        raise NotImplementedError
 
     @abstractmethod
     def judge(

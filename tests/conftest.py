@@ -6,6 +6,15 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` run where there is one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU: make gpu-check runs it"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -25,7 +26,7 @@ SMALLER = (
     ("scripts/train.py --help", "", (0,)),
     ("scripts/train.py", TINY, (0,)),
     ("scripts/play.py", "episodes=2 seconds=0.2", (0,)),
-    ("scripts/evaluate.py", "", (0,)),
+    ("scripts/evaluate.py", "episodes=4", (0,)),
     ("scripts/export.py", "steps=2", (0,)),
     ("scripts/sweep.py status", "", (0,)),
     ("scripts/sweep.py", "seed=0 algo.utd=0.1,0.2 max_env_steps=640 num_envs=32 algo.batch_size=16 algo.hidden=[8] "
@@ -34,11 +35,47 @@ SMALLER = (
     ("scripts/plan.py", "", (2,)),  # so there are no laws here; tests/scaling plans with real ones
     ("scripts/bench.py sim", "tasks=[Cartpole] num_envs=[8] seconds=0.1", (0,)),
     ("scripts/bench.py learner", "seconds=0.1 batch_sizes=[64] hidden=[32,16] threads=[1] algos=[pql] "
-     "networks=[elu]", (0,)),
+     "networks=[elu] modes=[eager,compile]", (0,)),
     ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/test_peers.py runs its cells
     ("scripts/bench.py curves", "", (0,)),
     ("scaling.study", "replicates=2 samples=4", (0,)),
 )  # fmt: skip
+
+
+# What `python <words>` does, for each line of words on stdin: in a process of its own, but for slow imports made once.
+PYTHON = """
+import json, os, runpy, sys
+import mujoco, pql.trainer
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv = json.loads(line)
+        if sys.argv[0] == "-m":
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = os.path.dirname(sys.argv[0])
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def python(tmp_path):
+    """`python(words)`: (exit code, stdout, stderr) of an interpreter in `tmp_path`."""
+    command, pipe = [sys.executable, "-c", PYTHON], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, text=True, bufsize=1) as server:
+
+        def run(words):
+            server.stdin.write(json.dumps(words) + "\n")
+            code = int(server.stdout.readline())
+            return code, (tmp_path / "stdout").read_text(), (tmp_path / "stderr").read_text()
+
+        yield run
+        server.stdin.close()
 
 
 def commands() -> list[str]:
@@ -49,7 +86,7 @@ def commands() -> list[str]:
     return [line for line in [*lines, *inline] if line]
 
 
-def test_each_command_of_the_readme_runs(tmp_path):
+def test_each_command_of_the_readme_runs(python):
     lines = [re.sub(r"^docker/run.sh (?=python )", ".venv/bin/", line) for line in commands()]  # as the image runs it
     scripts = [line for line in lines if not line.startswith(("make", "docker/"))]
     assert len(scripts) >= 14, "the README lost its commands, or this test does not find them any more"
@@ -63,12 +100,10 @@ def test_each_command_of_the_readme_runs(tmp_path):
         later = shlex.split(words)  # a key given here replaces the README's value
         replaced = {word.partition("=")[0] for word in later}
         program = [word for word in program if "=" not in word or word.partition("=")[0] not in replaced]
-        done = subprocess.run(
-            [sys.executable, *program, *later], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode in codes, f"{line}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-        if done.returncode == 2:
-            assert "Traceback" not in done.stderr and done.stderr.strip(), done.stderr
+        code, out, err = python([*program, *later])
+        assert code in codes, f"{line}\nexit code {code}\n{out}\n{err}"
+        if code == 2:
+            assert "Traceback" not in err and err.strip(), err
 
 
 def test_docker_commands_of_the_readme_reach_docker(tmp_path, monkeypatch):

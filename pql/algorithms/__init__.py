@@ -18,11 +18,11 @@ def names() -> list[str]:
     return sorted(_ALGORITHMS)
 
 
-def make(cfg, obs_dim: int, action_dim: int):
-    """The algorithm that `cfg` (an AlgoConfig) names, for these dimensions. Raises UserError."""
+def make(cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
+    """The algorithm that `cfg` (an AlgoConfig) names; critic_obs_dim=0: the critic sees obs. Raises UserError."""
     from pql.errors import UserError, nearest
 
     if cfg.name not in _ALGORITHMS:
         known = ", ".join(_ALGORITHMS)
         raise UserError(f"unknown algo '{cfg.name}'{nearest(cfg.name, _ALGORITHMS)}; there are: {known}")
-    return _ALGORITHMS[cfg.name](cfg, obs_dim, action_dim)
+    return _ALGORITHMS[cfg.name](cfg, obs_dim, action_dim, critic_obs_dim)

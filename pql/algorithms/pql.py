@@ -13,12 +13,17 @@ from pql.replay import Batch
 
 
 class PQL:
-    """`critic_loss` and `policy_loss` take batches whose observations are already normalised."""
+    """`critic_loss` and `policy_loss` take batches whose observations are already normalised.
+
+    Where a task has observations for the critic alone (an asymmetric actor-critic, Pinto et al. 2017) they are
+    `critic_obs_dim` numbers; else `batch.critic_obs` is `batch.obs`.
+    """
 
     critic_outputs = 1
 
-    def __init__(self, cfg, obs_dim: int, action_dim: int):
+    def __init__(self, cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
         self.cfg, self.obs_dim, self.action_dim = cfg, obs_dim, action_dim
+        self.critic_obs_dim = critic_obs_dim or obs_dim
 
     def make_policy(self) -> Policy:
         c = self.cfg
@@ -26,7 +31,7 @@ class PQL:
 
     def make_critic(self) -> EnsembleMLP:
         c = self.cfg
-        width = self.obs_dim + self.action_dim
+        width = self.critic_obs_dim + self.action_dim
         return EnsembleMLP(width, c.hidden, self.critic_outputs, 2, c.activation, c.layer_norm)
 
     def smoothed_action(self, policy: nn.Module, obs: Tensor, noise: Tensor) -> Tensor:
@@ -44,15 +49,15 @@ class PQL:
         """
         with torch.no_grad():
             next_action = self.smoothed_action(policy, batch.next_obs, noise)
-            next_q = target(torch.cat([batch.next_obs, next_action], 1)).squeeze(2).amin(0)
+            next_q = target(torch.cat([batch.next_critic_obs, next_action], 1)).squeeze(2).amin(0)
             y = batch.return_n + batch.discount * next_q
-        q = critic(torch.cat([batch.obs, batch.action], 1)).squeeze(2)
+        q = critic(torch.cat([batch.critic_obs, batch.action], 1)).squeeze(2)
         loss = ((q - y).square() * batch.weight).mean(1).sum()
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
-    def policy_loss(self, policy: nn.Module, critic: nn.Module, obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """-min Q(obs, policy(obs)), mean over rows."""
-        q = self.value(critic(torch.cat([obs, policy(obs)], 1))).amin(0)
+    def policy_loss(self, policy: nn.Module, critic: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """-min Q(critic_obs, policy(obs)), mean over rows."""
+        q = self.value(critic(torch.cat([batch.critic_obs, policy(batch.obs)], 1))).amin(0)
         loss = -q.mean()
         return loss, {"policy_loss": loss.detach()}
 

@@ -18,16 +18,23 @@ def project(probs: Tensor, return_n: Tensor, discount: Tensor, v_min: float, v_m
 
     Args:
         probs: (B, Z) distribution over the Z atoms linspace(v_min, v_max, Z).
-        return_n, discount: (B,).
+        return_n, discount: (B,), discount in [0, 1].
     Returns:
         (B, Z).
     """
-    num_atoms = probs.shape[1]
-    spacing = (v_max - v_min) / (num_atoms - 1)
+    spacing = (v_max - v_min) / (probs.shape[1] - 1)
     # positions in units of atoms, in float64: in float32 the rounding of b near 50 is already 2e-6
+    discount = discount.double().unsqueeze(1)
+    shift = (return_n.double().unsqueeze(1) - v_min) / spacing + discount * (v_min / spacing)
+    # atomic additions are what a GPU is slow at, gathers what a CPU is
+    return (gathered if probs.is_cuda else scattered)(probs, shift, discount)
+
+
+def scattered(probs: Tensor, shift: Tensor, discount: Tensor) -> Tensor:
+    """Atom i's mass, which lies at b = shift + discount * i, added to the atoms on both sides of b."""
+    num_atoms = probs.shape[1]
     grid = torch.arange(num_atoms, device=probs.device, dtype=torch.float64)
-    shift = (return_n.double() - v_min) / spacing + discount.double() * (v_min / spacing)
-    b = (shift.unsqueeze(1) + discount.double().unsqueeze(1) * grid).clamp_(0, num_atoms - 1)
+    b = (shift + discount * grid).clamp_(0, num_atoms - 1)
     lower = b.floor().clamp_(max=num_atoms - 2)
     upper_mass = probs * (b - lower).to(probs.dtype)
     lower = lower.long()
@@ -36,11 +43,31 @@ def project(probs: Tensor, return_n: Tensor, discount: Tensor, v_min: float, v_m
     return out.scatter_add_(1, lower.add_(1), upper_mass)
 
 
+def gathered(probs: Tensor, shift: Tensor, discount: Tensor) -> Tensor:
+    """The same without a scatter: an atom's share is a second difference of the integrated distribution.
+
+    With b_i = shift + discount * i and G(x) = sum of p_i (x - b_i) over b_i <= x, the mass that belongs to atoms up
+    to j is G(j + 1) - G(j), and all of it at the last. As b_i rises with i, G needs two running sums of probs, of
+    p_i and of i p_i, where b_i passes x.
+    """
+    num_atoms = probs.shape[1]
+    p = probs.double()  # differences of sums: float32 would leave 1e-5
+    grid = torch.arange(num_atoms, device=probs.device, dtype=torch.float64)
+    mass, moment = p.cumsum(1), (p * grid).cumsum(1)
+    x = grid - shift.clamp(-num_atoms, num_atoms)  # of an atom, from b_0; further away all mass is at an end anyway
+    last = (x / discount.clamp(min=1e-300)).floor().clamp_(-1, num_atoms - 1).long()  # the last i with b_i <= atom
+    index = last.clamp(min=0)
+    integral = x * mass.gather(1, index) - discount * moment.gather(1, index)
+    integral = torch.where(last < 0, 0.0, integral)
+    up_to = torch.cat([torch.zeros_like(shift), integral.diff(dim=1), mass[:, -1:]], 1)
+    return up_to.diff(dim=1).to(probs.dtype)
+
+
 class PQLD(PQL):
     """The critic predicts the distribution of the return over `num_atoms` atoms in [v_min, v_max]."""
 
-    def __init__(self, cfg, obs_dim: int, action_dim: int):
-        super().__init__(cfg, obs_dim, action_dim)
+    def __init__(self, cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
+        super().__init__(cfg, obs_dim, action_dim, critic_obs_dim)
         self.critic_outputs = cfg.num_atoms
 
     def critic_loss(
@@ -52,11 +79,11 @@ class PQLD(PQL):
         """
         with torch.no_grad():
             next_action = self.smoothed_action(policy, batch.next_obs, noise)
-            probs = target(torch.cat([batch.next_obs, next_action], 1)).softmax(2)
+            probs = target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
             smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
             probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
             y = project(probs, batch.return_n, batch.discount, self.cfg.v_min, self.cfg.v_max)
-        logits = critic(torch.cat([batch.obs, batch.action], 1))
+        logits = critic(torch.cat([batch.critic_obs, batch.action], 1))
         cross_entropy = -(F.log_softmax(logits, 2) * y).sum(2)
         loss = (cross_entropy * batch.weight).mean(1).sum()
         return loss, {"critic_loss": loss.detach(), "q": self.value(logits.detach()).mean()}

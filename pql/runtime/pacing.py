@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 
+IN_FLIGHT = 2  # steps or updates of a role that its GPU may be behind (`runtime.device.InFlight`)
+
 
 class Pacer:
     """The rule that both sides of a ratio ask before they take their next step.
@@ -61,8 +63,10 @@ def replay_guard(cfg) -> int:
     """Rows that the actor can write while a learner gathers one batch, plus the N it may be writing already.
 
     While the V-learner stands still the actor can do `tolerance / ratio` vector steps more; while the P-learner
-    does, the V-learner can still do `tolerance / ratio` updates, each worth 1 / ratio vector steps.
+    does, the V-learner can still do `tolerance / ratio` updates, each worth 1 / ratio vector steps. On a GPU the
+    gathering may belong to an update that was counted already.
     """
     critic, policy = critic_pacer(cfg), policy_pacer(cfg)
-    critic_updates = policy.tolerance / policy.ratio + critic.tolerance
+    behind = IN_FLIGHT if cfg.device.startswith("cuda") else 0
+    critic_updates = (policy.tolerance + behind) / policy.ratio + critic.tolerance + behind
     return cfg.num_envs * (math.ceil(critic_updates / critic.ratio) + 2)

@@ -17,6 +17,7 @@ import torch.multiprocessing
 from pql import checkpoint
 from pql.errors import RoleFailed, UserError
 from pql.runtime import worker
+from pql.runtime.device import mps_is_running
 from pql.runtime.shared import ROLES
 from pql.trainer import Monitor
 
@@ -132,6 +133,8 @@ class Team:
                 message, trace = self.pipes[role].recv()
                 if message.startswith(("UserError:", "TaskError:")):
                     return UserError(message.partition(": ")[2])
+                if message.startswith("OutOfMemoryError:"):
+                    return torch.cuda.OutOfMemoryError(message.partition(": ")[2])
                 print(trace, file=sys.stderr, flush=True)
                 return RoleFailed(f"the {role} process raised {message}")
         except (EOFError, OSError):
@@ -184,9 +187,15 @@ def exit_reason(code: int | None) -> str:
 def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint. Raises RoleFailed, UserError."""
     shared = monitor.shared
-    shared.obs_dim, shared.action_dim = monitor.env.obs_dim, monitor.env.action_dim
+    env = monitor.env
+    shared.dimensions = env.obs_dim, env.action_dim, env.critic_obs_dim
     _check_shared_memory(cfg, shared)
     shared.share()
+    if cfg.device.startswith("cuda") and not mps_is_running():
+        monitor.progress.message(
+            "note: CUDA MPS is not running, so the three processes take turns on the GPU where their kernels could "
+            "overlap: nvidia-cuda-mps-control -d starts it (docker/run.sh --mps does)"
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the parent evaluates on the side
     try:

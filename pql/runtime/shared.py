@@ -1,7 +1,8 @@
 """What crosses a process border: allocated once, before the processes start; then only indices and versions move.
 
 Every counter and every mailbox has exactly one writer, so nothing here needs a lock, and a process that is killed
-at any moment leaves nothing locked.
+at any moment leaves nothing locked. On a GPU what roles compute with lies in its memory (CUDA IPC, mapped once), and
+what they wait for, the counters of steps and updates, in the host's: no step copies one to the other.
 """
 
 from __future__ import annotations
@@ -17,28 +18,51 @@ class Mailbox:
 
     Two buffers: version v lies in buffer v % 2. `begun` goes up before a buffer is touched, `version` after it is
     complete. A copy of version v is whole if by its end nobody had begun version v + 2.
+
+    On a GPU the versions lie beside the buffers and nobody looks at them from the host: each operation is a kernel,
+    those of one stream run in order, and so the same rule holds between processes, without an event and within a
+    CUDA graph. A reader that was overtaken keeps what it had.
     """
 
     def __init__(self, size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):
         self.buffers = torch.zeros(2, size, dtype=dtype, device=device)
-        self.begun = torch.zeros(1, dtype=torch.int64)
-        self.version = torch.zeros(1, dtype=torch.int64)
+        self.begun = torch.zeros(1, dtype=torch.int64, device=device)
+        self.version = torch.zeros(1, dtype=torch.int64, device=device)
+        self.on_device = self.buffers.is_cuda
 
     def publish(self, value: Tensor) -> None:
-        version = int(self.version) + 1
-        self.begun.fill_(version)
-        self.buffers[version % 2].copy_(value)
-        self.version.fill_(version)
+        self.begun += 1
+        if self.on_device:
+            self.buffers.index_copy_(0, self.begun % 2, value.to(self.buffers.device).unsqueeze(0))
+        else:
+            self.buffers[int(self.begun) % 2].copy_(value)
+        self.version.copy_(self.begun)
 
-    def receive(self, into: Tensor, seen: int) -> int:
-        """Copy the newest vector into `into` if it is newer than version `seen`; returns its version."""
-        while True:
+    def receive(self, into: Tensor, seen: Tensor) -> None:
+        """Copy the newest vector into `into` if it is newer than version `seen` (1,), and its version into `seen`."""
+        if self.on_device:
+            self._receive_on_device(into, seen)
+            return
+        while int(self.version) != int(seen):
             version = int(self.version)
-            if version == seen:
-                return seen
             into.copy_(self.buffers[version % 2])
             if int(self.begun) <= version + 1:
-                return version
+                seen.fill_(version)
+
+    def read(self, into: Tensor) -> None:
+        """Copy the newest vector into `into`, if there is one; for those who may wait for the device."""
+        seen = torch.zeros_like(self.version)
+        while int(self.version) and not int(seen):
+            self.receive(into, seen)
+
+    def _receive_on_device(self, into: Tensor, seen: Tensor) -> None:
+        """`receive` without a look at a value; `into` and `seen` may be on another GPU."""
+        there = into.device
+        version = self.version.clone()
+        newest = self.buffers.index_select(0, version % 2).squeeze(0)
+        whole = (self.begun <= version + 1).to(there)
+        into.copy_(torch.where(whole, newest.to(there), into))
+        seen.copy_(torch.where(whole, version.to(there), seen))
 
     def tensors(self) -> list[Tensor]:
         return [self.buffers, self.begun, self.version]
@@ -47,19 +71,20 @@ class Mailbox:
 class Board:
     """Running sums of a role's measurements: one writer, any reader; a mean is a difference of two readings."""
 
-    def __init__(self, names: tuple[str, ...]):
+    def __init__(self, names: tuple[str, ...], device: torch.device | str = "cpu"):
         self.names = names
-        self.sums = torch.zeros(len(names) + 1, dtype=torch.float64)  # the last one counts
+        self.sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # the last one counts
+        self.one = torch.ones(1, dtype=torch.float64, device=device)
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add one measurement of every name."""
-        self.sums += torch.stack([*(values[name].double() for name in self.names), torch.ones((), dtype=torch.float64)])
+        """Add one measurement of every name, 0-d or (1,)."""
+        new = torch.stack([values[name].double().reshape(()) for name in self.names])
+        self.sums += torch.cat([new.to(self.one.device), self.one])
 
     def means(self, since: Tensor) -> dict[str, float]:
         """Means of what came after the reading `since`; empty if nothing did."""
-        delta = self.sums - since
-        count = delta[-1].item()
-        return {n: (delta[i] / count).item() for i, n in enumerate(self.names)} if count else {}
+        *sums, count = (self.sums - since).tolist()
+        return {name: total / count for name, total in zip(self.names, sums)} if count else {}
 
 
 class Shared:
@@ -74,15 +99,17 @@ class Shared:
     def __init__(self, ring, policy_size, critic_size, normalizer_size, boards, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         self.rows = torch.zeros(ring, device=device)
-        self.head = torch.zeros(1, dtype=torch.int64)
+        self.head = torch.zeros(1, dtype=torch.int64, device=device)
         self.policy = Mailbox(policy_size, device=device)
         self.average = Mailbox(policy_size, device=device)  # of the policies: the one that is evaluated
         self.critic = Mailbox(critic_size, device=device)
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
-        self.boards = {role: Board(names) for role, names in boards.items()}
+        self.boards = {role: Board(names, device) for role, names in boards.items()}
         counter = torch.int64
-        self.episodes = torch.full((3,), float("nan"), dtype=torch.float64)  # actor: mean return, length, count
-        self.invalid = torch.zeros(1, dtype=counter)  # actor: transitions that joined two episodes or diverged
+        # written by the actor: mean return, mean length and count of the last episodes; transitions that joined two
+        # episodes or diverged
+        self.episodes = torch.full((3,), float("nan"), dtype=torch.float64, device=device)
+        self.invalid = torch.zeros(1, dtype=counter, device=device)
         self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
         self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
         self.policy_updates = torch.zeros(1, dtype=counter)  # written by the P-learner

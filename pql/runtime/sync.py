@@ -14,6 +14,7 @@ from pql.actor import Actor
 from pql.evaluation import make_env
 from pql.learner import seed_of
 from pql.p_learner import PLearner
+from pql.runtime.device import device_of
 from pql.trainer import Monitor, make_replay
 from pql.v_learner import VLearner
 
@@ -32,13 +33,15 @@ def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
 
 
 def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
-    shared, device = monitor.shared, torch.device(cfg.device)
+    shared, device = monitor.shared, device_of(cfg, "actor")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, cfg.sim.threads)
-    algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared)
+    algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
+    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
     actor = Actor(cfg, env, algorithm, replay, shared)
-    v_learner = VLearner(cfg, algorithm, replay, shared, device)
-    p_learner = PLearner(cfg, algorithm, replay, shared, device)
+    v_learner = VLearner(cfg, algorithm, replay, shared)
+    p_learner = PLearner(cfg, algorithm, replay, shared)
     roles = (actor, v_learner, p_learner)
 
     def save() -> None:

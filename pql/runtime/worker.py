@@ -130,6 +130,7 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
     from pql.evaluation import make_env
     from pql.learner import seed_of
     from pql.p_learner import PLearner
+    from pql.runtime.device import device_of
     from pql.runtime.pacing import critic_pacer, policy_pacer
     from pql.runtime.parallel import threads_of
     from pql.trainer import make_replay
@@ -138,14 +139,17 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
     torch.set_num_threads(threads_of(cfg)[role])
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     config.import_plugins(cfg.plugins)
-    replay = make_replay(cfg, shared.obs_dim, shared.action_dim, shared)
-    algorithm = algorithms.make(cfg.algo, shared.obs_dim, shared.action_dim)
-    device = torch.device(cfg.device)
+    obs_dim, action_dim, critic_obs_dim = shared.dimensions
+    replay = make_replay(cfg, obs_dim, action_dim, shared, critic_obs_dim)
+    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim, critic_obs_dim)
+    device = device_of(cfg, role)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if role == "actor":
         env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, threads_of(cfg)["sim"])
         worker = Actor(cfg, env, algorithm, replay, shared)
     else:
-        worker = {"v_learner": VLearner, "p_learner": PLearner}[role](cfg, algorithm, replay, shared, device)
+        worker = {"v_learner": VLearner, "p_learner": PLearner}[role](cfg, algorithm, replay, shared)
     if resume_from is not None:
         worker.load_state_dict(checkpoint.load_tensors(resume_from, role))
 

@@ -93,8 +93,8 @@ def main(name, steps, overrides):
     env = make(cfg.task.name, ENVS, cfg.device, seed=3, cfg=cfg.task.cfg)
     limit = env.max_episode_steps
     book = spy(env.task, lambda: EXISTING[0])
-    shared = make_shared(cfg, env.obs_dim, env.action_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared)
+    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
+    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
     actor = Actor(cfg, env, algorithms.make(cfg.algo, env.obs_dim, env.action_dim), replay, shared)
     for _ in range(steps):
         actor.step()

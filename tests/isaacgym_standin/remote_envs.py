@@ -14,12 +14,17 @@ class Sum(tasks.VectorEnv):
 
     name, num_envs, obs_dim, action_dim, max_episode_steps, dt = "Sum", 3, 2, 2, 10, 0.5
 
-    def __init__(self, fault=None):
+    def __init__(self, fault=None, critic=False):
         self.device, self.fault, self.steps = torch.device("cpu"), fault, 0
+        self.critic_obs_dim = 1 if critic else 0
         self.total = torch.zeros(3, 2)
 
+    @property
+    def critic_obs(self):
+        return -self.total[:, :1] if self.critic_obs_dim else None
+
     def reset(self):
-        self.total = torch.zeros(3, 2)
+        self.total = torch.ones(3, 2)
         return self.total
 
     def step(self, action):
@@ -31,10 +36,11 @@ class Sum(tasks.VectorEnv):
         self.total = self.total + action
         high = self.total.sum(1) > 3
         info = {"largest": self.total.max(), "rows": self.total[:, 0]}
-        return tasks.Step(self.total, action[:, 0], high, ~high, self.total + 10, self.total[:, 1] < 2, info)
+        more = (self.critic_obs, self.critic_obs - 10) if self.critic_obs_dim else ()
+        return tasks.Step(self.total, action[:, 0], high, ~high, self.total + 10, self.total[:, 1] < 2, info, *more)
 
 
-def make(import_error, fault=None, dies=None, mistake=None):
+def make(import_error, fault=None, dies=None, mistake=None, critic=False):
     assert import_error is None, import_error
     Path("left_behind.xml").write_text("<x/>")
     print("a simulator prints", flush=True)
@@ -42,7 +48,7 @@ def make(import_error, fault=None, dies=None, mistake=None):
         os.kill(os.getpid(), getattr(signal, dies))
     if mistake:
         raise tasks.TaskError(mistake)
-    return Sum(fault)
+    return Sum(fault, critic)
 
 
 def make_without(import_error):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pql import checkpoint, config
+from pql import checkpoint, config, trainer
 from pql.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,35 +37,43 @@ def mujoco():
     return pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4")
 
 
+def overrides(**changes):
+    """Of a run that takes a second."""
+    values = {
+        "task": "Point",
+        "plugins": f"[{PLUGIN}]",
+        "device": "cpu",
+        "runtime": "sync",
+        "seed": 3,
+        "num_envs": 8,
+        "max_env_steps": 1600,
+        "log_interval": 400,
+        "eval_interval": 800,
+        "eval_episodes": 4,
+        "checkpoint_interval": 0,
+        "video": "false",
+        "algo.batch_size": 32,
+        "algo.hidden": "[16]",
+        "algo.replay_size": 1200,
+        "algo.warmup_steps": 8,
+        "algo.critic_updates_per_step": 1,
+    }
+    values.update(changes)
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Overrides of a run that takes a second: `tiny(key=value, **{"algo.n_step": 1})`; a later value wins."""
+    return lambda **changes: overrides(**{"run_dir": tmp_path / "run", **changes})
 
-    def overrides(**changes):
-        values = {
-            "task": "Point",
-            "plugins": f"[{PLUGIN}]",
-            "run_dir": str(tmp_path / "run"),
-            "device": "cpu",
-            "runtime": "sync",
-            "seed": 3,
-            "num_envs": 8,
-            "max_env_steps": 1600,
-            "log_interval": 400,
-            "eval_interval": 800,
-            "eval_episodes": 4,
-            "checkpoint_interval": 0,
-            "video": "false",
-            "algo.batch_size": 32,
-            "algo.hidden": "[16]",
-            "algo.replay_size": 1200,
-            "algo.warmup_steps": 8,
-            "algo.critic_updates_per_step": 1,
-        }
-        values.update(changes)
-        return [f"{key}={value}" for key, value in values.items() if value is not None]
 
-    return overrides
+@pytest.fixture(scope="session")
+def completed(tmp_path_factory):
+    """(configuration, summary, folder) of a `tiny` run with two checkpoints, to look at; copy it to change it."""
+    run_dir = tmp_path_factory.mktemp("completed") / "run"
+    cfg = config.load(overrides(run_dir=run_dir, checkpoint_interval=800))
+    return cfg, trainer.train(cfg), run_dir
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A plugin for the tests: a task that needs no simulator, and algorithms and environments that fail on demand.
 
 `Point`: push a point towards the origin of a plane. Pure torch, so it runs under any Python and takes microseconds.
-`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|nan|signal>:<nth loss>".
+`pql_faulty`: PQL that does what the environment variable POINT_FAULT says, "<role>:<raise|oom|nan|signal>:<nth loss>".
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class PointEnv(tasks.VectorEnv):
 
     max_episode_steps = 25
 
-    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None):
+    def __init__(self, num_envs, seed, nan_at=None, raise_at=None, only=None, told=False, device="cpu"):
+        self.critic_obs_dim = 3 if told else 0
         self.name, self.num_envs, self.obs_dim, self.action_dim = "Point", num_envs, 2, 2
-        self.device = torch.device("cpu")
-        self.generator = torch.Generator().manual_seed(seed)
+        self.device = torch.device(device)
+        self.generator = torch.Generator(device).manual_seed(seed)
         self.dt = 0.1
         failing = only is None or num_envs == only  # evaluation has environments of its own, of another number
         self.nan_at, self.raise_at = (nan_at, raise_at) if failing else (None, None)
@@ -33,11 +34,19 @@ class PointEnv(tasks.VectorEnv):
         self.reset()
 
     def start(self):
-        return torch.rand(self.num_envs, 2, generator=self.generator) * 2 - 1
+        return torch.rand(self.num_envs, 2, generator=self.generator, device=self.device) * 2 - 1
 
     def reset(self):
-        self.at, self.age = self.start(), torch.zeros(self.num_envs)
+        self.at, self.age = self.start(), torch.zeros(self.num_envs, device=self.device)
         return self.at
+
+    def tell(self, at, age):
+        """For the critic: where the point is, and how old the episode, which the policy isn't told."""
+        return torch.cat((at, age[:, None]), 1)
+
+    @property
+    def critic_obs(self):
+        return self.tell(self.at, self.age) if self.critic_obs_dim else None
 
     def step(self, action):
         self.steps += 1
@@ -52,16 +61,18 @@ class PointEnv(tasks.VectorEnv):
         truncated = (self.age >= self.max_episode_steps) & ~terminated
         ended = terminated | truncated
         self.at = torch.where(ended[:, None], self.start(), at)
+        next_critic_obs = self.tell(at, self.age)
         self.age = self.age * ~ended
-        valid = torch.ones(self.num_envs, dtype=torch.bool)
-        return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {})
+        valid = torch.ones_like(ended)
+        told = (self.critic_obs, next_critic_obs) if self.critic_obs_dim else ()
+        return tasks.Step(self.at, 1 - distance, terminated, truncated, at, valid, {}, *told)
 
     def state_dict(self):
         return {"at": self.at.clone(), "age": self.age.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state):
-        self.at, self.age = state["at"].clone(), state["age"].clone()
-        self.generator.set_state(state["generator"])
+        self.at, self.age = (state[name].to(self.device, copy=True) for name in ("at", "age"))
+        self.generator.set_state(state["generator"].cpu())
         return self.at
 
 
@@ -70,8 +81,8 @@ class Point:
 
     simulators = ("plane",)
 
-    def __init__(self, nan_at=None, raise_at=None, only=None):
-        self.options = {"nan_at": nan_at, "raise_at": raise_at, "only": only}
+    def __init__(self, nan_at=None, raise_at=None, only=None, told=False):
+        self.options = {"nan_at": nan_at, "raise_at": raise_at, "only": only, "told": told}
 
 
 class Fault:
@@ -87,6 +98,8 @@ class Fault:
             return found
         if self.what == "raise":
             raise RuntimeError(f"a fault in the {role}")
+        if self.what == "oom":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has too little.")
         if self.what == "nan":
             loss, metrics = found
             return loss * float("nan"), {name: value * float("nan") for name, value in metrics.items()}
@@ -110,10 +123,10 @@ def faulty(base):
 
 
 def make(name, task, num_envs, device, seed=0, threads=None):
-    return PointEnv(num_envs, seed, **task.options)
+    return PointEnv(num_envs, seed, **task.options, device=device)
 
 
-tasks.register_simulator(tasks.Backend("plane", "cpu", lambda: None, make))
+tasks.register_simulator(tasks.Backend("plane", "cpu", lambda *_: None, make, other_devices=("cuda",)))
 tasks.register("Point", Point)
 algorithms.register("pql_faulty", faulty(PQL))
 algorithms.register("pql_d_faulty", faulty(PQLD))

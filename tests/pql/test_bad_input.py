@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,11 +52,9 @@ def refused(main, tmp_path, capsys):
 
 
 @pytest.fixture
-def trained(main, tiny, tmp_path, capsys):
-    """A completed run with two checkpoints."""
-    assert main(tiny(checkpoint_interval=800)) == 0
-    capsys.readouterr()
-    return tmp_path / "run"
+def trained(completed, tmp_path):
+    """A completed run with two checkpoints, to do harm to."""
+    return Path(shutil.copytree(completed[2], tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ def test_exception_in_a_learner_ends_the_run_with_its_traceback(tiny, script, ro
     assert_resumes(run)
 
 
+def test_learner_without_enough_memory_ends_the_run_with_the_remedy_in_one_line(tiny, script):
+    run = script(tiny(**ENDLESS, algo="pql_faulty"), env={"POINT_FAULT": "v_learner:oom:300"})
+    code, _, err = run.end(120)
+    assert code == 2
+    assert err == (
+        "error: the GPU's memory is too small (CUDA out of memory. Tried to allocate 9.00 GiB): try a smaller num_envs,"
+        " algo.replay_size or algo.batch_size\n"
+    )
+    assert summary_of(run)["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     "option, words",
     [

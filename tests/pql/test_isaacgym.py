@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pql import algorithms, config
 from pql.actor import Actor
@@ -34,11 +35,11 @@ def test_every_row_in_replay_is_what_its_own_observation_says(standin, tiny, plu
     clocks, gamma, steps = standin.clocks(), 0.5, 70
     changes = {"num_envs": ENVS, "algo.gamma": gamma, "algo.n_step": n_step, "algo.replay_size": ENVS * 100}
     cfg = config.load(tiny(**changes, **{"algo.warmup_steps": steps}))
-    world = {"env": {"numEnvs": ENVS, "episodeLength": LIMIT}}
+    world = {"env": {"numEnvs": ENVS, "episodeLength": LIMIT, "numStates": 3}}
     task = getattr(clocks, habit)(world, "cpu", "cpu", 0, True, False, False)
     env = IsaacGymEnv(habit, task, "cpu")
-    shared = make_shared(cfg, env.obs_dim, env.action_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared)
+    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
+    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
     actor = Actor(cfg, env, algorithms.make(cfg.algo, env.obs_dim, env.action_dim), replay, shared)
     for _ in range(steps):
         actor.step()
@@ -46,7 +47,9 @@ def test_every_row_in_replay_is_what_its_own_observation_says(standin, tiny, plu
     assert len(rows.obs) == ENVS * (steps + 1 - n_step)
     learned = terminal = cut = 0
     for row in zip(*rows):
-        obs, action, return_n, next_obs, discount, weight = row
+        obs, action, return_n, next_obs, discount, weight, states, next_states = row
+        # what the critic is told is the same with the other sign, and belongs to the same moment
+        assert torch.equal(states, -obs[:3]) and torch.equal(next_states, -next_obs[:3])
         e, episode, age, _ = (int(v) for v in obs.tolist())
         end, fell = clocks.ends_at(e, episode, LIMIT)
         # the last step before the limit may hide a fall, or has lost its observation

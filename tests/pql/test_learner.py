@@ -22,7 +22,7 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compi
 
 
 def test_average_is_of_the_last_part_of_all_updates_then_exponential():
-    rates = [average_rate(n, 0.0) for n in range(2000)]
+    rates = average_rate(torch.arange(2000), 0.0).tolist()
     weights, rest = [], 1.0
     for rate in reversed(rates):  # newest first
         weights.append(rate * rest)
@@ -31,8 +31,8 @@ def test_average_is_of_the_last_part_of_all_updates_then_exponential():
     weights = torch.tensor(weights)
     assert rates[0] == 1.0 and weights.sum() == pytest.approx(1.0)  # the first update replaces what was there before
     assert (weights * ages).sum() == pytest.approx(2000 / 10, rel=0.02)  # polynomial decay: a mean age of n / (eta + 2)
-    assert average_rate(10**6, 0.01) == 0.01
-    assert average_rate(10**6, 1.0) == 1.0  # no average
+    assert float(average_rate(torch.tensor(10**6), 0.01)) == pytest.approx(0.01)
+    assert float(average_rate(torch.tensor(10**6), 1.0)) == 1.0  # no average
 
 
 @pytest.mark.parametrize("least, same", [(1.0, True), (0.001, False)])
@@ -70,7 +70,7 @@ def test_average_follows_the_policy_update_by_update(tiny, tmp_path):
 
     (first, first_average), (second, second_average) = policies(2), policies(3)
     before = first_average
-    rate = average_rate(2, 0.001)
+    rate = average_rate(torch.tensor(2), 0.001)
     torch.testing.assert_close(second_average, before + rate * (second - before))
     assert not torch.equal(first, second)
 
@@ -85,11 +85,11 @@ def losses(name):
     rows = torch.randn(32, 15).split([5, 2, 1, 5, 1, 1], 1)
     obs, action, return_n, next_obs, discount, weight = rows
     discount, weight = discount.squeeze(1).sigmoid(), weight.squeeze(1).sigmoid()
-    batch = Batch(obs, action.tanh(), return_n.squeeze(1), next_obs, discount, weight)
+    batch = Batch(obs, action.tanh(), return_n.squeeze(1), next_obs, discount, weight, obs, next_obs)
     fixed = copy.deepcopy(policy).requires_grad_(False)
     critics = (algorithm.critic_loss, critic, (critic, target, fixed, batch, torch.randn(32, 2)))
     frozen = copy.deepcopy(critic).requires_grad_(False)
-    return [critics, (algorithm.policy_loss, policy, (policy, frozen, obs))]
+    return [critics, (algorithm.policy_loss, policy, (policy, frozen, batch))]
 
 
 @needs_compiler

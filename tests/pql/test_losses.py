@@ -16,7 +16,8 @@ def batch(return_n, discount, weight, action):
     rows = len(return_n)
     obs, next_obs = torch.ones(rows, 1), torch.full((rows, 1), 2.0)
     column = torch.tensor(action).unsqueeze(1)
-    return Batch(obs, column, torch.tensor(return_n), next_obs, torch.tensor(discount), torch.tensor(weight))
+    numbers = torch.tensor(return_n), next_obs, torch.tensor(discount), torch.tensor(weight)
+    return Batch(obs, column, *numbers, critic_obs=obs, next_critic_obs=next_obs)
 
 
 def critic(x):
@@ -92,14 +93,15 @@ def test_no_gradient_reaches_target_or_policy():
 
 def test_policy_loss_is_minus_the_mean_of_the_smaller_twin():
     """At actions .25 and 1, obs 1: twins 3.25, 3.25 and 4, 7 -> -(3.25 + 4) / 2."""
-    obs = torch.ones(2, 1)
-    loss, _ = ALGORITHM.policy_loss(lambda o: torch.tensor([[0.25], [1.0]]), critic, obs)
+    rows = batch([0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
+    loss, _ = ALGORITHM.policy_loss(lambda o: torch.tensor([[0.25], [1.0]]), critic, rows)
     assert float(loss) == pytest.approx(-3.625, rel=1e-6)
 
 
 def test_policy_gradient_comes_from_the_smaller_twin_of_each_row():
     """Action 0: twins 3 and 2, the second is smaller, slope 5; action 1: 4 and 7, slope 1; each over 2 rows."""
     action = torch.tensor([[0.0], [1.0]], requires_grad=True)
-    loss, _ = ALGORITHM.policy_loss(lambda o: action, critic, torch.ones(2, 1))
+    rows = batch([0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
+    loss, _ = ALGORITHM.policy_loss(lambda o: action, critic, rows)
     loss.backward()
     torch.testing.assert_close(action.grad, torch.tensor([[-2.5], [-0.5]]))

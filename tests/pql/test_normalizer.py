@@ -44,7 +44,7 @@ def test_before_any_observation_nothing_is_changed_but_clipped():
 def test_statistics_travel_through_a_mailbox():
     writer, reader, mailbox = Normalizer(2), Normalizer(2), Mailbox(5, torch.float64)
     reader.receive(mailbox)  # nothing there yet
-    assert reader.version == 0 and reader.mean.tolist() == [0, 0]
+    assert int(reader.version) == 0 and reader.mean.tolist() == [0, 0]
     for value in (1.0, 5.0):
         writer.update(torch.tensor([[value, -value], [value + 1, value]]))
         mailbox.publish(writer.state)

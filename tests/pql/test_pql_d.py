@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from pql.algorithms import pql_d
 from pql.algorithms.pql_d import PQLD, project
 from pql.config import AlgoConfig
 from pql.replay import Batch
@@ -27,11 +28,19 @@ def slow_projection(probs, return_n, discount, v_min, v_max):
     return out
 
 
+@pytest.fixture(params=["scattered", "gathered"])
+def form(request, monkeypatch):
+    """Both forms of the projection, a CPU's and a GPU's, on whatever device the test runs."""
+    monkeypatch.setattr(pql_d, "gathered", getattr(pql_d, request.param))
+    monkeypatch.setattr(pql_d, "scattered", getattr(pql_d, request.param))
+    return request.param
+
+
 GRIDS = [(51, -10.0, 10.0), (2, 0.0, 1.0), (101, -2.0, 20.0), (11, -100.0, -5.0)]
 
 
 @pytest.mark.parametrize("atoms, v_min, v_max", GRIDS)
-def test_projection_equals_a_slow_loop(atoms, v_min, v_max):
+def test_projection_equals_a_slow_loop(form, atoms, v_min, v_max):
     generator = torch.Generator().manual_seed(0)
     rows = 60
     probs = torch.randn(rows, atoms, generator=generator).mul(3).softmax(1)
@@ -50,13 +59,13 @@ def test_projection_equals_a_slow_loop(atoms, v_min, v_max):
     assert (found >= -1e-7).all()
 
 
-def test_identity_shift_keeps_the_distribution():
+def test_identity_shift_keeps_the_distribution(form):
     probs = torch.randn(4, 51).softmax(1)
     found = project(probs, torch.zeros(4), torch.ones(4), -10.0, 10.0)
     torch.testing.assert_close(found, probs, rtol=0, atol=1e-6)
 
 
-def test_terminal_row_is_the_reward_alone():
+def test_terminal_row_is_the_reward_alone(form):
     """Atoms -1, 0, 1: a terminal return of .25 lies a quarter of the way from 0 to 1, whatever was predicted."""
     probs = torch.tensor([[0.9, 0.05, 0.05]])
     found = project(probs, torch.tensor([0.25]), torch.tensor([0.0]), -1.0, 1.0)
@@ -64,10 +73,30 @@ def test_terminal_row_is_the_reward_alone():
 
 
 @pytest.mark.parametrize("return_n, end", [(50.0, -1), (-50.0, 0), (10.0, -1), (-10.0, 0)])
-def test_mass_beyond_an_end_goes_to_the_end_atom(return_n, end):
+def test_mass_beyond_an_end_goes_to_the_end_atom(form, return_n, end):
     found = project(torch.full((1, 51), 1 / 51), torch.tensor([return_n]), torch.tensor([0.0]), -10.0, 10.0)
     assert found[0, end] == pytest.approx(1.0, abs=1e-6)
     assert found.sum() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_both_forms_agree_where_shifted_atoms_meet_the_grid_or_lie_far_beyond_it():
+    """Discounts of 0, 1, 1/2 and nearly 0 put atoms on atoms or on one another, where rounding could misplace mass."""
+    generator = torch.Generator().manual_seed(1)
+    places = [0.0, 25.0, 50.0, 10.5, 24.999999999999996, 49.5, -math.inf, math.inf]
+    shift = torch.tensor(places).double().repeat(6).unsqueeze(1)
+    discount = torch.tensor([0.0, 0.5, 1.0, 1e-300, 1e-12, 0.970299]).double().repeat_interleave(8).unsqueeze(1)
+    probs = torch.randn(48, 51, generator=generator).mul(3).softmax(1)
+    found, expected = pql_d.gathered(probs, shift, discount), pql_d.scattered(probs, shift, discount)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.sum(1), probs.sum(1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_projection_on_a_gpu_equals_a_cpus():
+    probs, discount = torch.randn(64, 51).softmax(1), torch.rand(64)
+    values = probs, torch.randn(64) * 10, discount.masked_fill_(discount < 0.2, 0.0)
+    found = project(*(value.cuda() for value in values), -10.0, 10.0)
+    torch.testing.assert_close(found.cpu(), project(*values, -10.0, 10.0), rtol=0, atol=1e-6)
 
 
 class Table:
@@ -84,7 +113,7 @@ def loss_of(critic, target, return_n, discount, weight):
     algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
     rows = len(return_n)
     obs, action = torch.zeros(rows, 2), torch.zeros(rows, 1)
-    batch = Batch(obs, action, torch.tensor(return_n), obs, torch.tensor(discount), torch.tensor(weight))
+    batch = Batch(obs, action, torch.tensor(return_n), obs, torch.tensor(discount), torch.tensor(weight), obs, obs)
     return algorithm.critic_loss(critic, target, lambda obs: torch.zeros(rows, 1), batch, action)
 
 
@@ -127,5 +156,7 @@ def test_policy_climbs_the_smaller_expected_value():
     algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
     logits = torch.tensor([[[0.2, 0.2, 0.6]], [[0.6, 0.1, 0.3]]]).log()
     critic = Table(logits.tolist())
-    loss, _ = algorithm.policy_loss(lambda obs: torch.zeros(1, 1), critic, torch.zeros(1, 2))
+    obs, one = torch.zeros(1, 2), torch.zeros(1)
+    batch = Batch(obs, torch.zeros(1, 1), one, obs, one, one, obs, obs)
+    loss, _ = algorithm.policy_loss(lambda obs: torch.zeros(1, 1), critic, batch)
     assert loss.item() == pytest.approx(0.3, rel=1e-5)  # -(.3 - .6)

@@ -65,20 +65,20 @@ def test_another_seed_gives_another_run(tiny, tmp_path):
 # The nth loss sends the signal. With ratio 3 and a warm-up of 8 steps there are 24 critic updates to catch up with:
 # the 10th is in the middle of that, the 301st in the middle of a later vector step's three.
 @pytest.mark.parametrize("algo", ["pql_faulty", "pql_d_faulty"])
-@pytest.mark.parametrize("fault", ["v_learner:SIGINT:10", "v_learner:SIGTERM:301", "p_learner:SIGUSR2:77"])
-def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, algo, fault):
+def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, algo):
     settings = {"algo": algo, "algo.critic_updates_per_step": 3, "algo.n_step": 3}
     whole, _ = run(tiny(**settings))
-    monkeypatch.setenv("POINT_FAULT", fault)
-    parts = tmp_path / "parts"
-    _, summary = run(tiny(**settings, run_dir=parts))
-    assert summary["status"] == "interrupted" and summary["reason"] == fault.split(":")[1]
-    assert summary["critic_updates"] == {"10": 10, "301": 301, "77": 154}[fault.split(":")[2]]
-    monkeypatch.delenv("POINT_FAULT")
-    _, summary = run([f"run_dir={parts}", "resume=true"])
-    assert summary["status"] == "completed"
-    assert lines_of(parts) == lines_of(whole)
-    assert_same(state_of(parts), state_of(whole))
+    for fault, updates in (("v_learner:SIGINT:10", 10), ("v_learner:SIGTERM:301", 301), ("p_learner:SIGUSR2:77", 154)):
+        monkeypatch.setenv("POINT_FAULT", fault)
+        parts = tmp_path / str(updates)
+        _, summary = run(tiny(**settings, run_dir=parts))
+        assert summary["status"] == "interrupted" and summary["reason"] == fault.split(":")[1]
+        assert summary["critic_updates"] == updates
+        monkeypatch.delenv("POINT_FAULT")
+        _, summary = run([f"run_dir={parts}", "resume=true"])
+        assert summary["status"] == "completed"
+        assert lines_of(parts) == lines_of(whole)
+        assert_same(state_of(parts), state_of(whole))
 
 
 def test_run_extended_past_its_end_equals_one_that_was_longer_from_the_start(tiny, tmp_path):

@@ -67,8 +67,8 @@ def test_number_of_steps_is_rounded_up_to_whole_vector_steps(finished):
     assert finished(max_env_steps=1601)[1]["env_steps"] == 1608
 
 
-def test_line_holds_the_metrics_that_others_rely_on(finished):
-    lines = finished()[2]
+def test_line_holds_the_metrics_that_others_rely_on(completed):
+    lines = read_metrics(completed[2] / "metrics.jsonl")
     first = next(line for line in lines if "critic_loss" in line)
     always = "env_steps wall_time_s critic_updates policy_updates utd critic_flops train_return train_length"
     more = "train_episodes invalid_transitions critic_loss q policy_loss critic_grad_norm policy_grad_norm policy_age"
@@ -85,9 +85,10 @@ def test_first_line_before_any_episode_has_ended_has_no_return(finished):
     assert "train_return" not in first and "critic_loss" not in first
 
 
-def test_summary_says_what_was_trained_and_how_well(finished, tmp_path):
-    _, summary, lines = finished()
-    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+def test_summary_says_what_was_trained_and_how_well(completed):
+    _, summary, run_dir = completed
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    assert summary == json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["task"] == "Point" and summary["algo"] == "pql"
     assert summary["seed"] == 3 and summary["env_steps"] == 1600 and summary["critic_updates"] == 200
     assert summary["policy_updates"] == 100 and summary["utd"] == summary["utd_requested"] == 0.125
@@ -108,9 +109,9 @@ def test_summary_says_what_was_trained_and_how_well(finished, tmp_path):
     assert summary["critic_flops"] == 200 * summary["critic_flops_per_update"]
 
 
-def test_configuration_in_the_folder_is_the_resolved_one(finished, tmp_path):
-    cfg, _, _ = finished()
-    assert config.read(tmp_path / "run" / "config.yaml") == cfg
+def test_configuration_in_the_folder_is_the_resolved_one(completed):
+    cfg, _, run_dir = completed
+    assert config.read(run_dir / "config.yaml") == cfg
     assert cfg.algo.utd == 0.125 and cfg.device == "cpu" and os.path.isabs(cfg.plugins[0])
 
 

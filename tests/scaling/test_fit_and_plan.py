@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ def test_laws_json_holds_the_documented_numbers_with_intervals(fitted):
 
 def test_report_is_self_contained_and_figures_come_as_png_and_pdf(fitted):
     page = (fitted / "report.html").read_text()
-    assert "http" not in page.replace("http-equiv", "")
+    words = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)  # in a picture's bytes it may stand by chance
+    assert "http" not in words.replace("http-equiv", "")
     assert page.count("data:image/png;base64,") >= 6
     for name in ("curves", "hyperparameters", "data_law", "frontier", "delta", "held_out"):
         for kind in ("png", "pdf"):

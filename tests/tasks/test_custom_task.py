@@ -85,6 +85,41 @@ def test_wrong_obs_dim_is_reported_at_once():
         tasks.registry._TASKS.pop("Wrong")
 
 
+class Told(Pendulum):
+    """The critic is told the state itself, the policy two numbers of it."""
+
+    critic_obs_dim = 2
+
+    def observe_critic(self, state, memory):
+        return torch.cat((state.qpos, state.qvel), 1)
+
+
+def test_critic_may_be_told_more_than_the_policy():
+    tasks.register("Told", Told)
+    try:
+        env, plain = tasks.make("Told", 3, seed=5), tasks.make("Pendulum", 3, seed=5)
+        assert (env.critic_obs_dim, plain.critic_obs_dim, plain.critic_obs) == (2, 0, None)
+        for ended in (False, True):
+            first = plain.reset()
+            assert torch.equal(env.reset(), first)
+            torch.testing.assert_close(env.critic_obs[:, 0].cos(), first[:, 0])
+            for _ in range(200 if ended else 3):
+                step, same = env.step(torch.ones(3, 1)), plain.step(torch.ones(3, 1))
+                assert torch.equal(step.obs, same.obs) and torch.equal(step.next_obs, same.next_obs)
+                assert same.critic_obs is same.next_critic_obs is None
+                for obs, told in ((step.obs, step.critic_obs), (step.next_obs, step.next_critic_obs)):
+                    torch.testing.assert_close(torch.stack((told[:, 0].cos(), told[:, 0].sin()), 1), obs[:, :2])
+                    torch.testing.assert_close(told[:, 1], obs[:, 2])
+            if ended:  # after the time limit obs belongs to the next episode, next_obs to the last one
+                assert step.truncated.all() and not torch.equal(step.critic_obs, step.next_critic_obs)
+        saved = env.state_dict()
+        told = env.step(torch.ones(3, 1)).critic_obs
+        env.load_state_dict(saved)
+        assert torch.equal(env.step(torch.ones(3, 1)).critic_obs, told)
+    finally:
+        tasks.registry._TASKS.pop("Told")
+
+
 def test_model_that_does_not_compile_is_reported_in_one_line():
     class Broken(Pendulum):
         def mjcf(self):

@@ -205,7 +205,7 @@ def small(standin, monkeypatch):
 
 def test_names_are_those_of_the_installed_files(small):
     assert tasks.brought() == [
-        "Cartpole", "ClockLong", "ClockNoReset", "ClockPostReset", "ClockPreReset", "ClockSameReset",
+        "Cartpole", "ClockLong", "ClockNoReset", "ClockPostReset", "ClockPreReset", "ClockSameReset", "ClockSubtasks",
     ]  # fmt: skip
     assert "ShadowHand" not in tasks.list()
     assert isaacgym.config_file("ClockLong") == "ClockLong"
@@ -237,6 +237,38 @@ def test_mistakes_are_named_in_one_line_before_a_simulator_starts(small, argumen
 def test_field_that_the_tasks_file_lacks_is_refused_with_the_nearest(small):
     with pytest.raises(tasks.TaskError, match=r"task.cfg.env.episodeLenght.*did you mean task.cfg.env.episodeLength"):
         tasks.make("Cartpole", 2, sim="isaacgym", device="cpu", cfg={"env": {"episodeLenght": 5}})
+
+
+def test_subtask_brings_the_settings_of_its_own_file_and_another_is_refused(small):
+    """AllegroKuka's throw has a shorter episode than its reorientation, say."""
+
+    def limit(**env):
+        made = tasks.make("ClockSubtasks", 2, sim="isaacgym", device="cpu", cfg={"env": env})
+        made.close()
+        return made.max_episode_steps
+
+    assert (limit(subtask="long"), limit(subtask="long", episodeLength=7)) == (40, 7)
+    with pytest.raises(tasks.TaskError, match=r"task.cfg.env.subtask=middle: ClockSubtasks has long, short$"):
+        limit(subtask="middle")
+
+
+@pytest.mark.parametrize(
+    "field, num_envs, words",
+    [("multipleOf", 7, "refused 7 environments .*give num_envs and eval_episodes as multiples"),
+     ("memoryFor", 100, "CUDA out of memory.*too small for 100 environments; try num_envs=50$")],
+)  # fmt: skip
+def test_number_of_environments_that_a_task_cannot_make_is_refused_with_the_remedy(small, field, num_envs, words):
+    with pytest.raises(tasks.TaskError, match=words) as caught:
+        tasks.make("ClockSubtasks", num_envs, sim="isaacgym", device="cpu", cfg={"env": {field: 6}})
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_that_is_no_whole_checkout_is_named_with_the_remedy(small, tmp_path, monkeypatch):
+    (tmp_path / "isaacgymenvs").mkdir()
+    (tmp_path / "isaacgymenvs" / "__init__.py").write_text("")  # as an install without -e leaves it
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(tasks.TaskError, match=r"finds no cfg/task in .*isaacgymenvs.*: clone .*install -e it$"):
+        tasks.make("Cartpole", 2, sim="isaacgym", device="cpu")
 
 
 def test_environment_in_its_own_process_takes_overrides_and_one_seed_gives_one_trajectory(small):
@@ -339,7 +371,8 @@ def _missing(self):
         (RuntimeError("Ninja is required to load C++ extensions"), "pip install ninja"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "try num_envs=2048"),
         (SystemExit(None), "try num_envs=2048"),
-        (AssertionError("num_envs must be a multiple of 6"), "refused num_envs=4096 .*multiple of 6.*give a multiple"),
+        (ValueError("Unknown subtask=throw in {'regrasping': 0}"), "refused task.cfg.env.subtask .*in {'regrasping'"),
+        (AssertionError("num_envs must be a multiple of 6"), "refused 4096 environments .*of 6.*give num_envs"),
         (ImportError("PyTorch was imported before isaacgym modules."), "sitecustomize"),
     ],
 )
@@ -360,7 +393,7 @@ def test_an_assertion_without_words_is_explained_by_its_line():
     try:
         assert num_envs % 6 == 0
     except AssertionError as error:
-        assert "refused num_envs=7 (AssertionError: assert" in isaacgym.explain(error, num_envs)
+        assert "refused 7 environments (AssertionError: assert" in isaacgym.explain(error, num_envs)
 
 
 def test_standin_refuses_to_come_after_torch(standin):

@@ -33,21 +33,26 @@ def remote(monkeypatch, tmp_path_factory):
         env.close()
 
 
-def test_steps_equal_those_of_the_same_environment_in_this_process(remote):
-    env = remote()
+@pytest.mark.parametrize("critic", [False, True])
+def test_steps_equal_those_of_the_same_environment_in_this_process(remote, critic):
+    env = remote(critic=critic)
     from remote_envs import Sum
 
-    twin = Sum()
+    twin = Sum(critic=critic)
+    assert env.critic_obs_dim == (1 if critic else 0)
     assert (env.name, env.num_envs, env.obs_dim, env.action_dim) == ("Sum", 3, 2, 2)
     assert (env.max_episode_steps, env.dt, env.device) == (10, 0.5, torch.device("cpu"))
     source = torch.Generator().manual_seed(0)
     for episode in range(2):
         assert torch.equal(env.reset(), twin.reset()), episode
+        assert (env.critic_obs.tolist() == [[-1.0]] * 3) if critic else env.critic_obs is None
         for _ in range(5):
             action = torch.rand(3, 2, generator=source)
             got, want = env.step(action), twin.step(action)
             for field in ("obs", "reward", "terminated", "truncated", "next_obs", "valid"):
                 assert torch.equal(getattr(got, field), getattr(want, field)), field
+            for field in ("critic_obs", "next_critic_obs"):
+                assert torch.equal(getattr(got, field), getattr(want, field)) if critic else getattr(got, field) is None
             assert got.info.keys() == {"largest"}  # single numbers come across
             assert torch.equal(got.info["largest"], want.info["largest"])
     with pytest.raises(TaskError, match=r"\(3, 2\), not \(3, 1\)"):
@@ -114,7 +119,7 @@ def test_it_ends_with_the_process_that_made_it(tmp_path):
         os.killpg(maker.pid, signal.SIGTERM)
         maker.stdin.write("go on\n")
         maker.stdin.flush()
-        assert maker.stdout.readline() == "0.0\n"
+        assert maker.stdout.readline() == "6.0\n"
         maker.kill()
         maker.wait(10)
         end = time.monotonic() + 10

@@ -30,12 +30,19 @@ def felt_again(env, episode):
 
 
 class Clock(VecTask):
-    """Falls as `ends_at` says; `env.falls: false` leaves the time limit alone."""
+    """Falls as `ends_at` says; `env.falls: false` leaves the time limit alone.
+
+    `env.multipleOf` and `env.memoryFor` make it as particular about its number of environments as some tasks are, and
+    as short of memory as a GPU.
+    """
 
     num_obs, num_acts, dt = 4, 2, 0.1
 
     def __init__(self, cfg, *args, **kwargs):
         super().__init__(cfg, *args, **kwargs)
+        assert self.num_envs % cfg["env"].get("multipleOf", 1) == 0
+        if self.num_envs > cfg["env"].get("memoryFor", self.num_envs):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 9.00 GiB")
         self.env = torch.arange(self.num_envs)
         self.episode, self.age = torch.zeros_like(self.env) - 1, torch.zeros_like(self.env)
         self.falls = cfg["env"].get("falls", True)

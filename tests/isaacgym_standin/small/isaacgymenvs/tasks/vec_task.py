@@ -17,10 +17,16 @@ class VecTask:
         self.rew_buf = torch.zeros(n)
         self.reset_buf = torch.ones(n, dtype=torch.long)
         self.progress_buf = torch.zeros(n, dtype=torch.long)
+        self.num_states = cfg["env"].get("numStates", 0)
         self.obs_dict, self.extras = {}, {}
 
     def reset(self):
+        return self.seen()
+
+    def seen(self):
         self.obs_dict["obs"] = self.obs_buf
+        if self.num_states:
+            self.obs_dict["states"] = -self.obs_buf[:, : self.num_states]
         return self.obs_dict
 
     def step(self, actions):
@@ -28,8 +34,7 @@ class VecTask:
         self.physics()
         self.after_physics()
         self.extras["time_outs"] = (self.progress_buf >= self.max_episode_length - 1) & (self.reset_buf != 0)
-        self.obs_dict["obs"] = self.obs_buf
-        return self.obs_dict, self.rew_buf, self.reset_buf, self.extras
+        return self.seen(), self.rew_buf, self.reset_buf, self.extras
 
     def before_physics(self, actions):
         pass

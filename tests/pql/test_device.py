@@ -1,0 +1,229 @@
+"""An update is a fixed sequence of tensor operations: what a CUDA graph asks for, checked without a GPU.
+
+`Recording` notes every operation of one call, autograd's and the optimizer's too, and `replay` does them again on the
+same tensors without running any Python of ours. A value read on the host, a counter baked in as a number or a tensor
+that has been replaced makes the replayed update differ from a called one.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from pql import algorithms, config
+from pql.actor import Actor
+from pql.evaluation import make_env
+from pql.p_learner import PLearner
+from pql.replay import Replay, Transition
+from pql.runtime.device import Graphed, InFlight
+from pql.trainer import make_replay, make_shared
+from pql.v_learner import VLearner
+
+OBS, ACTION = 5, 2
+
+
+class Recording(TorchDispatchMode):
+    """Operations on tensors while it is active; `replay` repeats them, new results taking the place of the old."""
+
+    READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert not any(name.startswith(read) for read in self.READS), f"the host looks at a value: {name}"
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        new = {}
+
+        def current(tensor):
+            return new.get(id(tensor), tensor)
+
+        with torch.no_grad():
+            for function, args, kwargs, result in self.calls:
+                args, kwargs = tree_map_only(torch.Tensor, current, (args, kwargs))
+                again = function(*args, **kwargs)
+                for old, value in zip(tensors(result), tensors(again)):
+                    new[id(old)] = value
+
+
+def tensors(result):
+    found = []
+    tree_map_only(torch.Tensor, found.append, result)
+    return found
+
+
+def learner(role, tiny, algo, critic_obs_dim, **changes):
+    """A learner on a filled ring, with mailboxes as on a GPU; the same for the same arguments."""
+    cfg = config.load(tiny(algo=algo, **{"algo.num_atoms": 11}, **changes))
+    shared = make_shared(cfg, OBS, ACTION, critic_obs_dim)
+    for mailbox in (shared.policy, shared.average, shared.critic, shared.normalizer):
+        mailbox.on_device = True
+    replay = make_replay(cfg, OBS, ACTION, shared, critic_obs_dim)
+    generator = torch.Generator().manual_seed(0)
+    width = OBS + critic_obs_dim
+    for _ in range(40):
+        obs, next_obs = torch.randn(2, 8, width, generator=generator)
+        action, ones = torch.rand(8, ACTION, generator=generator), torch.ones(8)
+        replay.add(Transition(obs, action, obs[:, 0], next_obs, 0.9 * ones, ones))
+    algorithm = algorithms.make(cfg.algo, OBS, ACTION, critic_obs_dim)
+    return role(cfg, algorithm, replay, shared)
+
+
+def everything(one):
+    """All that an update may change."""
+    shared = one.shared
+    state = {**one.state_dict(), "sums": shared.boards[one.role].sums, "conflicts": one.replay.conflicts}
+    for name in ("policy", "average", "critic"):
+        state.update({f"{name}.{i}": tensor for i, tensor in enumerate(getattr(shared, name).tensors())})
+    return {name: value.clone() for name, value in state.items() if name != "generator"}
+
+
+@pytest.mark.parametrize("critic_obs_dim", [0, 3])
+@pytest.mark.parametrize("algo", ["pql", "pql_d"])
+@pytest.mark.parametrize("role", [VLearner, PLearner])
+def test_update_replayed_as_recorded_operations_is_an_update(tiny, plugin, role, algo, critic_obs_dim):
+    called, recorded = (learner(role, tiny, algo, critic_obs_dim) for _ in range(2))
+
+    def others_work(one, n):
+        """Between updates the other roles publish and the actor writes: an update must see it."""
+        generator = torch.Generator().manual_seed(n)
+        for mailbox in (one.shared.policy, one.shared.critic):
+            mailbox.publish(torch.randn(mailbox.buffers.shape[1], generator=generator))
+        moments = torch.rand(one.normalizer.state.shape, generator=generator, dtype=torch.float64) + 1
+        one.shared.normalizer.publish(moments)
+        obs = torch.randn(8, OBS + critic_obs_dim, generator=generator)
+        ones = torch.ones(8)
+        one.replay.add(Transition(obs, torch.rand(8, ACTION, generator=generator), ones, obs, 0.9 * ones, ones))
+
+    for one in (called, recorded):
+        one.step()  # the optimizer makes its tensors
+    with Recording() as recording:
+        recorded.step()
+    called.step()
+    for n in range(6):
+        for one in (called, recorded):
+            others_work(one, n)
+        called.step()
+        recording.replay()
+    before, after = everything(called), everything(recorded)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, msg=name)
+    assert torch.equal(called.generator.get_state(), recorded.generator.get_state())
+    untouched = everything(learner(role, tiny, algo, critic_obs_dim))
+    assert not torch.equal(untouched["weights"], before["weights"])
+
+
+@pytest.mark.parametrize("told", ["false", "true"])
+def test_actor_looks_at_no_value_of_what_it_handles(tiny, plugin, told, monkeypatch):
+    """The report of faults is what it would wait for on a GPU, two steps late; the environment's part is its own."""
+    cfg = config.load(tiny(**{"task.options.told": told}))
+    env = make_env(cfg, cfg.num_envs, 0)
+    sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
+    shared = make_shared(cfg, *sizes)
+    for mailbox in (shared.policy, shared.normalizer):
+        mailbox.on_device = True
+    replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
+    actor = Actor(cfg, env, algorithms.make(cfg.algo, *sizes), replay, shared)
+    counter = shared.vector_steps  # the host's own
+    for _ in range(cfg.algo.warmup_steps):
+        actor.step()
+    monkeypatch.setattr(actor, "in_flight", InFlight(torch.device("cpu")))
+    monkeypatch.setattr(type(actor), "_demand_no_faults", lambda *_: None)
+    monkeypatch.setattr(shared, "vector_steps", HostCounter(int(counter)))
+    with Recording() as recording:
+        for _ in range(5):
+            actor.step()
+    assert int(replay.head) == 8 * (int(counter) + 5 - 2) and len(recording.calls) > 100
+
+
+class HostCounter(int):
+    """A counter that is no tensor: what the host alone knows may be read."""
+
+
+def test_recording_catches_what_a_graph_would_not_repeat():
+    count = {"host": 0}
+    into, source = torch.zeros(1), torch.ones(1)
+
+    def adds_a_host_number():
+        count["host"] += 1
+        into.copy_(source * count["host"])
+
+    with Recording() as recording:
+        adds_a_host_number()
+    recording.replay()
+    assert float(into) == 1.0  # called twice it would be 2
+    with pytest.raises(AssertionError, match="looks at a value"), Recording():
+        float(source)
+
+
+def test_on_a_cpu_a_graphed_function_is_called_and_nothing_waits():
+    calls = []
+    graphed = Graphed(lambda: calls.append(1), torch.device("cpu"))
+    for _ in range(6):
+        graphed()
+    report = torch.tensor([4])
+    assert len(calls) == 6 and InFlight(torch.device("cpu"))(report) is report
+
+
+def test_a_row_that_is_being_overwritten_has_no_weight():
+    """The reader's view of the head is that before the writer went on, as of a reader overtaken in a gather."""
+    replay = Replay(40, 4, 1, 1, guard=4)
+    stamp = torch.zeros(4)
+    for t in range(12):
+        stamp = torch.full((4,), float(t))
+        replay.add(Transition(stamp[:, None], stamp[:, None], stamp, stamp[:, None], stamp, torch.ones(4)))
+
+    class Overtaken:
+        """Steps 3..11 may be sampled; by the second look the writer has written 12 and 13 and writes 14."""
+
+        def __init__(self, head):
+            self.looks = [head + 8, head.clone()]
+
+        def clone(self):
+            return self.looks.pop()
+
+        def __add__(self, number):
+            return self.looks.pop() + number
+
+    replay.head = Overtaken(replay.head)
+    batch = replay.unpack(replay.sample(4000, torch.Generator().manual_seed(0)))
+    lost = batch.return_n < 5
+    assert (batch.weight == (~lost).float()).all() and 0 < int(lost.sum()) == int(replay.conflicts)
+
+
+def test_an_empty_ring_gives_rows_without_weight():
+    rows = Replay(40, 4, 1, 1, guard=4).sample(16, torch.Generator().manual_seed(0))
+    assert (rows == 0).all()
+
+
+def test_autocast_gives_nearly_the_same_update(tiny, plugin):
+    plain, half = (learner(VLearner, tiny, "pql", 0, autocast=autocast) for autocast in ("false", "true"))
+    before = plain.weights.data.clone()
+    for one in (plain, half):
+        one.step()
+    a, b = plain.weights.grad, half.weights.grad
+    assert a.dtype == b.dtype == torch.float32 and not torch.equal(a, b)
+    assert float(torch.dot(a, b) / (a.norm() * b.norm())) > 0.99
+    assert not torch.equal(before, half.weights.data)
+
+
+def test_networks_are_copied_into_no_new_memory(tiny, plugin):
+    """What other tensors of a graph point to stays where it is, whatever is received or restored."""
+    one = learner(VLearner, tiny, "pql", 0)
+    one.step()
+    places = {name: flat.data.data_ptr() for name, flat in one.others.items()}
+    places["weights"] = one.weights.data.data_ptr()
+    one.load_state_dict(copy.deepcopy(one.state_dict()))
+    one.step()
+    assert places["weights"] == one.weights.data.data_ptr() == next(one.critic.parameters()).data_ptr()
+    assert all(places[name] == flat.data.data_ptr() for name, flat in one.others.items())

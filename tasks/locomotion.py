@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks import rotations
+from tasks.errors import TaskError
 from tasks.task import Sampler, Start, State, Task
 
 TARGET = 1000.0  # metres ahead on the x axis: far enough to be a direction
@@ -16,6 +17,7 @@ TARGET = 1000.0  # metres ahead on the x axis: far enough to be a direction
 class Locomotion(Task):
     """A robot on a free joint that is to run towards (1000, 0). Formulas: IsaacGymEnvs' ant.py and humanoid.py.
 
+    `randomize`: each robot's mass is scaled by a factor in [1 - randomize, 1 + randomize], its friction by another.
     `memory`: "action", the last one (zero when an episode starts), and "position", the torso's x, y one step ago.
     """
 
@@ -29,6 +31,11 @@ class Locomotion(Task):
     action_cost: float
     position_noise, velocity_noise = 0.2, 0.1
 
+    def __init__(self, randomize: float = 0.0):
+        if not 0 <= randomize < 1:
+            raise TaskError(f"randomize={randomize}: must be in [0, 1), the largest change of a factor around 1")
+        self.spread = randomize
+
     def setup(self, model: Any, device: torch.device) -> None:
         limits = torch.as_tensor(model.jnt_range[1:], dtype=torch.float32, device=device)  # joint 0 is free
         lower, upper = limits.unbind(1)
@@ -36,6 +43,18 @@ class Locomotion(Task):
         self._middle, self._unscale = (upper + lower) / 2, 2 / (upper - lower)
         self._rest = torch.zeros_like(lower).clamp(lower, upper)
         self._root = torch.tensor([0.0, 0.0, self.start_height, 1.0, 0.0, 0.0, 0.0], device=device)
+
+        self._fields = {
+            name: torch.as_tensor(getattr(model, name), dtype=torch.float32, device=device)
+            for name in ("body_mass", "body_inertia", "geom_friction")
+        }
+
+    def randomize(self, sampler: Sampler) -> dict[str, Tensor]:
+        if self.spread == 0:
+            return {}
+        mass, friction = sampler.uniform(1 - self.spread, 1 + self.spread, 2).split(1, dim=1)
+        factors = {"body_mass": mass, "body_inertia": mass[:, :, None], "geom_friction": friction[:, :, None]}
+        return {name: factors[name] * field for name, field in self._fields.items()}
 
     def reset(self, sampler: Sampler) -> Start:
         joints = len(self._rest)

@@ -29,7 +29,7 @@ from mujoco_warp import OverflowType  # noqa: E402
 CONTACTS_PER_ENV = 24
 # Bits of Data.overflow that mean something was left out; the others say that a solver's iterations ran out.
 _LEFT_OUT = wp.constant(int(OverflowType.ALL & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)))
-_LARGEST = wp.constant(mujoco.mjMAXVAL)  # beyond it the C engine, too, calls a simulation diverged
+_LARGEST = wp.constant(mujoco.mjMAXVAL)
 _PLANE, _CAPSULE = wp.constant(int(mujoco.mjtGeom.mjGEOM_PLANE)), wp.constant(int(mujoco.mjtGeom.mjGEOM_CAPSULE))
 _UPRIGHT = wp.constant(1e-6)  # a capsule's slope below which no direction in the plane is along it
 # The fields of the data that the next step depends on.
@@ -96,8 +96,8 @@ class WarpSimulator(ModelSimulator):
         self.data.overflow.zero_()
         for _ in range(self.substeps):
             mjw.step(self.worlds, self.data)
-        outputs = [self._diverged, self._overflows]
-        wp.launch(_poll, self.num_envs, inputs=[self.data.qpos, self.data.qvel, self.data.overflow], outputs=outputs)
+        inputs = [self.data.qpos, self.data.qvel, self.data.ctrl, self.data.overflow]
+        wp.launch(_poll, self.num_envs, inputs=inputs, outputs=[self._diverged, self._overflows])
 
     def _restart(self) -> None:
         """The launches of a reset."""
@@ -160,23 +160,27 @@ class WarpSimulator(ModelSimulator):
         return self._view("qpos")[index].cpu().numpy()
 
 
+@wp.func
+def _finite(values: wp.array2d[float], world: int) -> bool:
+    """Whether a world's row has neither NaN nor anything that the C engine, too, calls diverged."""
+    for i in range(values.shape[1]):  # noqa: SIM110 - a kernel has no generators
+        if not wp.abs(values[world, i]) < _LARGEST:
+            return False
+    return True
+
+
 @wp.kernel
 def _poll(
     qpos: wp.array2d[float],
     qvel: wp.array2d[float],
+    ctrl: wp.array2d[float],
     overflow: wp.array[int],
     diverged: wp.array[bool],
     overflows: wp.array[wp.int64],
 ):
-    """Who is no longer finite, and how many worlds had to leave contacts or constraints out so far."""
+    """Who diverged (a control that is no number is clamped to one, and would not show), and who left contacts out."""
     world = wp.tid()
-    diverged[world] = False
-    for i in range(qpos.shape[1]):
-        if not wp.abs(qpos[world, i]) < _LARGEST:  # nor is NaN
-            diverged[world] = True
-    for i in range(qvel.shape[1]):
-        if not wp.abs(qvel[world, i]) < _LARGEST:
-            diverged[world] = True
+    diverged[world] = not (_finite(qpos, world) and _finite(qvel, world) and _finite(ctrl, world))
     if (overflow[world] & _LEFT_OUT) != 0:
         wp.atomic_add(overflows, 0, wp.int64(1))
 

@@ -36,6 +36,9 @@ SMALLER = (
     ("scripts/bench.py sim", "tasks=[Cartpole] num_envs=[8] seconds=0.1", (0,)),
     ("scripts/bench.py learner", "seconds=0.1 batch_sizes=[64] hidden=[32,16] threads=[1] algos=[pql] "
      "networks=[elu] modes=[eager,compile]", (0,)),
+    ("scripts/bench.py pipeline", "task=Cartpole seconds=0.2 settle=0 rounds=1 sides=[sync] num_envs=16 "
+     "algo.batch_size=16 algo.hidden=[8] algo.replay_size=20000 algo.warmup_steps=4 algo.critic_updates_per_step=0.5 "
+     "compile=false", (0,)),
     ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/test_peers.py runs its cells
     ("scripts/bench.py curves", "", (0,)),
     ("scaling.study", "replicates=2 samples=4", (0,)),
@@ -131,9 +134,25 @@ def test_docker_commands_of_the_readme_reach_docker(tmp_path, monkeypatch):
 
 def test_make_targets_of_the_readme_exist():
     targets = {line.split()[1] for line in commands() if line.startswith("make")}
-    assert {"train", "test"} <= targets
+    assert {"train", "test", "gpu-check", "wheels"} <= targets
     for target in targets:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_words_that_the_readme_gives_to_make_are_known_to_what_it_runs(monkeypatch):
+    from pql import cli
+    from pql.bench import gpu_check
+
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import wheels
+
+    schemas = {"gpu-check": gpu_check.Options, "wheels": wheels.Options}
+    lines = [shlex.split(line) for line in commands() if line.startswith("make ")]
+    given = [(words[1], word[5:]) for words in lines for word in words[2:] if word.startswith("ARGS=")]
+    assert {target for target, _ in given} >= set(schemas)
+    for target, words in given:
+        if target in schemas:
+            cli.parse(words.split(), schemas[target], "")
 
 
 def test_files_named_in_the_readme_exist():

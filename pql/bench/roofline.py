@@ -15,7 +15,7 @@ import torch
 
 from pql.config import AlgoConfig
 
-MATMUL = {"cpu": 2048, "cuda": 8192}  # rows and columns of the large product
+MATMUL = {"cpu": 1024, "cuda": 8192}  # rows and columns of the large product
 COPY = {"cpu": 1 << 26, "cuda": 1 << 30}  # bytes of the large copy, several times any cache
 WORD = 4  # bytes of a float32: parameters, optimizer, replay
 

@@ -7,7 +7,9 @@ that has been replaced makes the replayed update differ from a called one.
 
 from __future__ import annotations
 
+import collections
 import copy
+import itertools
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from pql.evaluation import make_env
 from pql.p_learner import PLearner
 from pql.replay import Replay, Transition
 from pql.runtime.device import Graphed, InFlight
+from pql.runtime.shared import Mailbox
 from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
 
@@ -43,17 +46,39 @@ class Recording(TorchDispatchMode):
         return result
 
     def replay(self):
+        for _ in self.operations():
+            pass
+
+    @torch.no_grad()
+    def operations(self, halved=()):
+        """Yields what the next operation touches, then does it; in two halves where that is one of `halved`."""
         new = {}
 
         def current(tensor):
             return new.get(id(tensor), tensor)
 
-        with torch.no_grad():
-            for function, args, kwargs, result in self.calls:
-                args, kwargs = tree_map_only(torch.Tensor, current, (args, kwargs))
+        for function, args, kwargs, result in self.calls:
+            args, kwargs = tree_map_only(torch.Tensor, current, (args, kwargs))
+            touched = tensors((args, kwargs))
+            yield touched
+            if any(tensor is other for tensor in touched for other in halved):
+                name, (table, *rest) = function.overloadpacket.__name__, args
+                middle = table.shape[1] // 2
+                if name == "index_copy_":
+                    dim, index, source = rest
+                    function(table[:, :middle], dim, index, source[:, :middle])
+                    yield touched
+                    function(table[:, middle:], dim, index, source[:, middle:])
+                    again = table
+                else:
+                    assert name == "index_select", f"{name} is no copy of rows"
+                    left = function(table[:, :middle], *rest)
+                    yield touched
+                    again = torch.cat([left, function(table[:, middle:], *rest)], 1)
+            else:
                 again = function(*args, **kwargs)
-                for old, value in zip(tensors(result), tensors(again)):
-                    new[id(old)] = value
+            for old, value in zip(tensors(result), tensors(again)):
+                new[id(old)] = value
 
 
 def tensors(result):
@@ -148,6 +173,123 @@ def test_actor_looks_at_no_value_of_what_it_handles(tiny, plugin, told, monkeypa
 
 class HostCounter(int):
     """A counter that is no tensor: what the host alone knows may be read."""
+
+
+class Stream:
+    """A recorded function's operations, executed up to the next one that touches what another process shares."""
+
+    def __init__(self, recording, shared, halved):
+        self.operations, self.shared = recording.operations(halved), shared
+        self.over = False
+        self.advance()
+
+    def advance(self):
+        """Do the shared operation that is next, and all up to the one after it."""
+        for touched in self.operations:
+            if any(tensor is other for tensor in touched for other in self.shared):
+                return
+        self.over = True
+
+
+def interleavings(writer_steps, reader_steps):
+    """Every order in which two streams can do so many operations; True: the writer's turn."""
+    total = writer_steps + reader_steps
+    for readers in itertools.combinations(range(total), reader_steps):
+        yield [at not in readers for at in range(total)]
+
+
+def recorded(function, *tensors_that_change):
+    """The operations of a call, whose effects are undone."""
+    before = [tensor.clone() for tensor in tensors_that_change]
+    with Recording() as recording:
+        function()
+    for tensor, value in zip(tensors_that_change, before):
+        tensor.copy_(value)
+    return recording
+
+
+def count(recording, shared, halved):
+    stream, steps = Stream(recording, shared, halved), 0
+    while not stream.over:
+        stream.advance()
+        steps += 1
+    return steps
+
+
+def test_mailbox_gives_a_whole_version_in_every_order_of_two_gpu_streams():
+    """A stream does its kernels in order, two streams theirs in any; and a copy is not done at once."""
+    mailbox = Mailbox(2)
+    mailbox.on_device = True
+    value, into, seen = torch.zeros(2), torch.zeros(2), torch.zeros(1, dtype=torch.int64)
+    everything = [*mailbox.tensors(), value, into, seen]
+
+    def publish_three():
+        for _ in range(3):
+            value.add_(1)
+            mailbox.publish(value)
+
+    def publish_and_receive():
+        value.fill_(1)
+        mailbox.publish(value)
+        mailbox.receive(into, seen)
+
+    publish_and_receive()  # version 1 is there, and has been seen
+    start = [tensor.clone() for tensor in everything]
+    writes, read = recorded(publish_three, *everything), recorded(lambda: mailbox.receive(into, seen), *everything)
+    shared, halved = mailbox.tensors(), [mailbox.buffers]
+    steps = []
+    for recording in (writes, read):
+        steps.append(count(recording, shared, halved))
+        for tensor, saved in zip(everything, start):
+            tensor.copy_(saved)
+    found = collections.Counter()
+    for order in interleavings(*steps):
+        for tensor, saved in zip(everything, start):
+            tensor.copy_(saved)
+        writer, reader = (Stream(recording, shared, halved) for recording in (writes, read))
+        for writers_turn in order:
+            (writer if writers_turn else reader).advance()
+        assert writer.over and reader.over
+        assert into.tolist() == [float(seen)] * 2, order
+        found[int(seen)] += 1
+    assert min(steps) >= 4 and set(found) == {1, 2, 3, 4}, (steps, found)
+
+
+def test_ring_gives_no_torn_row_a_weight_in_any_order_of_two_gpu_streams():
+    """A writer that nothing holds back laps the reader: rows that it may have touched come without a weight."""
+    replay = Replay(3, 1, 1, 1, guard=1)
+    stamp = torch.zeros(1)
+
+    def add_three():
+        for _ in range(3):
+            stamp.add_(1)
+            column = stamp[:, None]
+            replay.add(Transition(column, column, stamp, column, stamp, torch.ones(1)))
+
+    add_three()
+    generator, drawn = torch.Generator(), torch.zeros(8, replay.row_dim)
+    everything = [replay.rows, replay.head, stamp, replay.conflicts, drawn]
+    start, randomness = [tensor.clone() for tensor in everything], generator.get_state()
+    writes = recorded(add_three, *everything)
+    read = recorded(lambda: drawn.copy_(replay.sample(8, generator)), *everything)
+    shared, halved = [replay.rows, replay.head], [replay.rows]
+    steps = []
+    for recording in (writes, read):
+        steps.append(count(recording, shared, halved))
+        for tensor, saved in zip(everything, start):
+            tensor.copy_(saved)
+    kept = lost = 0
+    for order in interleavings(*steps):
+        for tensor, saved in zip(everything, start):
+            tensor.copy_(saved)
+        generator.set_state(randomness)
+        writer, reader = (Stream(recording, shared, halved) for recording in (writes, read))
+        for writers_turn in order:
+            (writer if writers_turn else reader).advance()
+        whole = drawn[drawn[:, -1] == 1]
+        assert (whole[:, :-1] == whole[:, :1]).all() and (whole[:, 0] >= 2).all(), order
+        kept, lost = kept + len(whole), lost + 8 - len(whole)
+    assert min(steps) >= 4 and kept > 100 and lost > 100, (steps, kept, lost)
 
 
 def test_recording_catches_what_a_graph_would_not_repeat():

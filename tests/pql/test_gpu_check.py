@@ -20,8 +20,11 @@ def options(**changes):
     return gpu_check.Options(**{"device": "cpu", "quick": True, "seeds": [1], **changes})
 
 
-def step(name, code, read=lambda path: json.loads(path.read_text()), **more):
-    return gpu_check.Step(name, ["-c", code, "{out}"], ".json", read, **more)
+def step(name, code="", rate=None, **more):
+    """A step of Python code, which may first write a row of `sim` with this rate."""
+    row = json.dumps([{"num_envs": 16, "env_steps_per_s": rate, "ratio": 0.5}])
+    write = f"import sys; open(sys.argv[1], 'w').write({row!r}); " if rate else ""
+    return gpu_check.Step(name, ["-c", write + code, "{out}"], ".json", gpu_check.read_json, **more)
 
 
 def test_every_part_runs_and_its_figures_mean_what_they_say(mujoco, tmp_path, capfd):
@@ -61,9 +64,9 @@ def test_every_part_runs_and_its_figures_mean_what_they_say(mujoco, tmp_path, ca
 def test_what_fails_or_hangs_is_recorded_and_stops_no_other(monkeypatch, tmp_path, capsys):
     steps = [
         step("dies", "print('the reason'); raise SystemExit(3)"),
-        step("writes nothing", "pass"),
-        step("goes on for ever", "import sys, time; open(sys.argv[1], 'w').write('[1]'); time.sleep(600)"),
-        step("too long for what is left", "pass", least=100.0),
+        step("writes nothing"),
+        step("goes on for ever", "import time; time.sleep(600)", rate=1.0),
+        step("too long for what is left", least=100.0),
     ]
     monkeypatch.setattr(gpu_check, "steps", lambda part, options: steps)
     out = tmp_path / "gpu.json"
@@ -73,14 +76,14 @@ def test_what_fails_or_hangs_is_recorded_and_stops_no_other(monkeypatch, tmp_pat
     assert errors["dies"] == "exit code 3" and "the reason" in found["dies"]["error"]
     assert errors["writes nothing"] == "exit code 0" and "no result" in found["writes nothing"]["error"]
     assert errors["goes on for ever"].startswith("stopped after")
-    assert found["goes on for ever"]["result"] == [1]  # what there was of it
+    assert found["goes on for ever"]["result"][0]["env_steps_per_s"] == 1.0  # what there was of it
     assert errors["too long for what is left"].startswith("not begun")
     # another call, of one of them: the others' results stay
-    mended = step("dies", "import sys; open(sys.argv[1], 'w').write('[2]')")
+    mended = step("dies", rate=2.0)
     monkeypatch.setattr(gpu_check, "steps", lambda part, options: [mended])
     assert gpu_check.main(["parts=[sim]", "device=cpu", "quick=true", f"out={out}"]) == 0
     again = json.loads(out.read_text())["parts"]["sim"]
-    assert again["dies"]["result"] == [2] and "error" not in again["dies"]
+    assert again["dies"]["result"][0]["env_steps_per_s"] == 2.0 and "error" not in again["dies"]
     assert again["goes on for ever"] == found["goes on for ever"]
 
 

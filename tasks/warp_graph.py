@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import operator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import torch
 import warp as wp
 
 from tasks.graphs import no_collection, note_no_graph
+
+
+@contextmanager
+def on_torchs_stream(device: torch.device) -> Iterator[None]:
+    """What Warp does within is in order with what torch does before and after, without a wait."""
+    stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    with wp.ScopedDevice(wp.device_from_torch(device)), wp.ScopedStream(stream, sync_enter=False):
+        yield
 
 
 class WarpGraph:
@@ -35,11 +44,10 @@ class WarpGraph:
         held = self._values(self.owner)
         if not self._held or not all(map(operator.is_, held, self._held)):
             self._graph, self._held = self._record(), held
-        stream = self._current_stream()
         if self._graph is not None:
-            wp.capture_launch(self._graph, stream=stream)
+            wp.capture_launch(self._graph, stream=self._current_stream())
         else:
-            with wp.ScopedDevice(self._device), wp.ScopedStream(stream):
+            with on_torchs_stream(self.device):
                 self.function()
 
     def _record(self) -> Any:

@@ -14,6 +14,8 @@ from tasks import simulator
 pytest.importorskip("mujoco", reason="the MuJoCo simulators need mujoco 4 and Python 3.11")
 wp = pytest.importorskip("warp", reason="needs mujoco-warp: pip install .[gpu]")
 pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
+from tasks.warp_graph import on_torchs_stream  # noqa: E402
+
 ALL = ["Ant", "BallBalance", "Cartpole", "Humanoid"]
 N = 16
 
@@ -149,7 +151,7 @@ def test_graphs_do_what_their_launches_do(warp):
     eager.simulator.step_graph, eager.simulator.reset_graph = eager.simulator._step, eager.simulator._restart
     eager._before, eager._after = eager._control, eager._judge
     ended = 0
-    with wp.ScopedDevice(eager.simulator._warp_device):
+    with on_torchs_stream(env.device):
         for action in random_actions(env, 40):
             step, expected = env.step(action), eager.step(action)
             ended += int((step.terminated | step.truncated).sum())
@@ -166,7 +168,7 @@ def test_graph_is_recorded_anew_when_something_it_holds_is_replaced(warp, what):
     for action in random_actions(env, 5):
         env.step(action)
     sim, state = env.simulator, env.state_dict()
-    with wp.ScopedDevice(sim._warp_device):
+    with on_torchs_stream(env.device):
         if what == "qvel":
             sim.data.qvel = wp.zeros_like(sim.data.qvel)
             state["sim.qvel"].zero_()
@@ -179,7 +181,7 @@ def test_graph_is_recorded_anew_when_something_it_holds_is_replaced(warp, what):
             sim.worlds.opt.iterations = 0
     twin = warp("Ant")
     twin.load_state_dict(state)
-    with wp.ScopedDevice(sim._warp_device):
+    with on_torchs_stream(env.device):
         if what in ("gravity", "worlds"):
             twin.simulator.worlds.opt.gravity.fill_(wp.vec3(0.0, 0.0, 20.0))
         elif what != "qvel":
@@ -333,6 +335,14 @@ def test_missing_packages_and_gpu_are_named_with_their_remedies(monkeypatch):
     for device in ("auto", "cpu"):
         with pytest.raises(tasks.TaskError, match=r"needs mujoco-warp and warp-lang: pip install \.\[gpu\]"):
             tasks.make("Ant", 2, sim="mujoco_warp", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPU Warp can't use: one without")
+def test_driver_that_torch_can_use_and_warp_not_is_named():
+    from tasks.mujoco_warp_sim import _demand_warp_on
+
+    with pytest.raises(tasks.TaskError, match=r"finds no cuda:0 that Warp can use: .* driver of 580 or newer"):
+        _demand_warp_on(torch.device("cuda:0"))
 
 
 def test_auto_prefers_the_gpu_and_never_takes_mujoco_warp_on_a_cpu():

@@ -110,6 +110,8 @@ class Actor:
         self._observe(obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
+        if "contact_overflows" in step.info:
+            self.shared.contact_overflows.copy_(step.info["contact_overflows"])
         self.shared.vector_steps += 1
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:

@@ -212,6 +212,7 @@ class Monitor:
             "train_length": mean_length,
             "train_episodes": int(count) if count == count else 0,
             "invalid_transitions": int(s.invalid),
+            "contact_overflows": int(s.contact_overflows),
         }
         for role, board in s.boards.items():
             means = board.means(self.since[role])
@@ -338,6 +339,7 @@ class Monitor:
             "critic_flops_per_update": self.flops_per_update,
             "critic_parameters": self.critic_parameters,
             "invalid_transitions": int(s.invalid),
+            "contact_overflows": int(s.contact_overflows),
             "device": cfg.device,
             "torch": torch.__version__,
             "python": platform.python_version(),

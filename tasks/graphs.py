@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
@@ -17,33 +18,39 @@ class TorchGraph:
 
     Its tensors must live where they lived when it was recorded: what the function reads besides its inputs is
     overwritten in place by whoever owns it, and inputs at other addresses are recorded anew. What it returns is the
-    same memory at every call. Random numbers come from `generator` and are those of an unrecorded call.
+    same memory at every call. Random numbers come from `generator` and are those of an unrecorded call. Where it can't
+    be recorded one line says so, and the function goes on being called.
     """
 
     def __init__(self, function: Callable[..., Any], generator: torch.Generator):
         self.function, self.generator = function, generator
         self.recordings = 0
         self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
         self._addresses: list[int] | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         self._calls += 1
-        if self._calls <= WARM_UP:
-            return self.function(*inputs)
         addresses = [tensor.data_ptr() for tensor in _tensors(inputs)]
-        if addresses != self._addresses:
-            self._record(inputs)
+        if self._calls > WARM_UP and addresses != self._addresses:
+            self._graph = self._record(inputs)
             self._addresses = addresses
+        if self._graph is None:
+            return self.function(*inputs)
         self._graph.replay()
         return self._outputs
 
-    def _record(self, inputs: tuple[Any, ...]) -> None:
+    def _record(self, inputs: tuple[Any, ...]) -> torch.cuda.CUDAGraph | None:
         self.recordings += 1
         self._inputs = inputs  # kept: the recording has their addresses
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(self.generator)
-        with no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = self.function(*inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            graph.register_generator_state(self.generator)
+            with no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._outputs = self.function(*inputs)
+        except RuntimeError as error:
+            return note_no_graph(error)
+        return graph
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -53,6 +60,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, dict)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part)
+
+
+def note_no_graph(error: RuntimeError) -> None:
+    """Say that it goes on without a graph, and why."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    print(f"note: no CUDA graph ({reason}), so environment steps are slower", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -107,9 +107,10 @@ class Shared:
         self.boards = {role: Board(names, device) for role, names in boards.items()}
         counter = torch.int64
         # written by the actor: mean return, mean length and count of the last episodes; transitions that joined two
-        # episodes or diverged
+        # episodes or diverged; environment steps for whose contacts the simulator had no room
         self.episodes = torch.full((3,), float("nan"), dtype=torch.float64, device=device)
         self.invalid = torch.zeros(1, dtype=counter, device=device)
+        self.contact_overflows = torch.zeros(1, dtype=counter, device=device)
         self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
         self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
         self.policy_updates = torch.zeros(1, dtype=counter)  # written by the P-learner
@@ -124,7 +125,8 @@ class Shared:
 
     def tensors(self) -> list[Tensor]:
         found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
-        found += [self.episodes, self.invalid, self.step_limit, self.stop, self.save, self.saved]
+        found += [self.episodes, self.invalid, self.contact_overflows]
+        found += [self.step_limit, self.stop, self.save, self.saved]
         for mailbox in (self.policy, self.average, self.critic, self.normalizer):
             found += mailbox.tensors()
         found += [board.sums for board in self.boards.values()]

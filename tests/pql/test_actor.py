@@ -144,3 +144,12 @@ def test_invalid_transitions_are_counted(actor):
     for _ in range(4):
         one.step()
     assert int(one.shared.invalid) == 12
+
+
+def test_contacts_without_room_are_reported(actor):
+    one = actor()
+    env_step, count = one.env.step, iter(range(5, 50, 5))
+    one.env.step = lambda action: env_step(action)._replace(info={"contact_overflows": torch.tensor(next(count))})
+    for _ in range(4):
+        one.step()
+    assert one.shared.contact_overflows.tolist() == [20]

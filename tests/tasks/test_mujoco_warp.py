@@ -14,12 +14,13 @@ from tasks import simulator
 pytest.importorskip("mujoco", reason="the MuJoCo simulators need mujoco 4 and Python 3.11")
 wp = pytest.importorskip("warp", reason="needs mujoco-warp: pip install .[gpu]")
 pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
+from tasks.warp_graph import on_torchs_stream  # noqa: E402
+
 ALL = ["Ant", "BallBalance", "Cartpole", "Humanoid"]
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 N = 16
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def warp(request):
     """Makes environments on mujoco-warp."""
 
@@ -150,7 +151,7 @@ def test_graphs_do_what_their_launches_do(warp):
     eager.simulator.step_graph, eager.simulator.reset_graph = eager.simulator._step, eager.simulator._restart
     eager._before, eager._after = eager._control, eager._judge
     ended = 0
-    with wp.ScopedDevice(eager.simulator._warp_device):
+    with on_torchs_stream(env.device):
         for action in random_actions(env, 40):
             step, expected = env.step(action), eager.step(action)
             ended += int((step.terminated | step.truncated).sum())
@@ -167,7 +168,7 @@ def test_graph_is_recorded_anew_when_something_it_holds_is_replaced(warp, what):
     for action in random_actions(env, 5):
         env.step(action)
     sim, state = env.simulator, env.state_dict()
-    with wp.ScopedDevice(sim._warp_device):
+    with on_torchs_stream(env.device):
         if what == "qvel":
             sim.data.qvel = wp.zeros_like(sim.data.qvel)
             state["sim.qvel"].zero_()
@@ -180,7 +181,7 @@ def test_graph_is_recorded_anew_when_something_it_holds_is_replaced(warp, what):
             sim.worlds.opt.iterations = 0
     twin = warp("Ant")
     twin.load_state_dict(state)
-    with wp.ScopedDevice(sim._warp_device):
+    with on_torchs_stream(env.device):
         if what in ("gravity", "worlds"):
             twin.simulator.worlds.opt.gravity.fill_(wp.vec3(0.0, 0.0, 20.0))
         elif what != "qvel":
@@ -193,6 +194,21 @@ def test_graph_is_recorded_anew_when_something_it_holds_is_replaced(warp, what):
     assert sim.step_graph.recordings == 2
     env.step(still(env))
     assert sim.step_graph.recordings == 2
+
+
+def test_without_a_graph_steps_are_the_same_and_one_line_says_why(warp, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("the driver is too old\nsecond line")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wp, "capture_begin", refuse)
+        plain = warp("Cartpole")
+        plain.step(still(plain))
+    env = warp("Cartpole")
+    env.step(still(env))
+    for action in random_actions(env, 5):
+        assert same(env.step(action), plain.step(action)) == []
+    assert "note: no CUDA graph (the driver is too old), so environment steps are slower" in capsys.readouterr().err
 
 
 class NoLookAtValues(TorchDispatchMode):
@@ -321,6 +337,14 @@ def test_missing_packages_and_gpu_are_named_with_their_remedies(monkeypatch):
             tasks.make("Ant", 2, sim="mujoco_warp", device=device)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPU Warp can't use: one without")
+def test_driver_that_torch_can_use_and_warp_not_is_named():
+    from tasks.mujoco_warp_sim import _demand_warp_on
+
+    with pytest.raises(tasks.TaskError, match=r"finds no cuda:0 that Warp can use: .* driver of 580 or newer"):
+        _demand_warp_on(torch.device("cuda:0"))
+
+
 def test_auto_prefers_the_gpu_and_never_takes_mujoco_warp_on_a_cpu():
     order = list(simulator.BACKENDS)
     assert order.index("isaacgym") < order.index("mujoco_warp") < order.index("mujoco")
@@ -344,7 +368,6 @@ def test_model_that_warp_cannot_simulate_is_named_in_one_line(warp):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_gpu_steps_thousands_of_ants(tmp_path):
     from tasks.bench import bench_sim
 

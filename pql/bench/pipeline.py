@@ -61,10 +61,9 @@ class Stopwatch(trainer.Monitor):
             if int(self.shared.vector_steps) >= self.steady_from:
                 self.steady_since = now
             return
-        since = now - self.steady_since
-        if not self.readings and since >= self.options.settle:
+        if not self.readings and now - self.steady_since >= self.options.settle:
             self.readings.append(self.read())
-        elif self.readings and since >= self.options.settle + self.options.seconds:
+        elif len(self.readings) == 1 and now - self.readings[0]["time"] >= self.options.seconds:
             self.readings.append(self.read())
             self.shared.step_limit.fill_(0)
 
@@ -92,7 +91,7 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
                 monitor = Stopwatch(cfg, shared, env, options)
                 (sync if side == "sync" else parallel).run(cfg, monitor, None)
                 monitor.writer.close()
-                first, last = monitor.readings[:2]
+                first, last = monitor.readings
         finally:
             env.close()
     seconds = last["time"] - first["time"]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The GPU check, with what it needs: from the registry into .venv or, with WHEELS=<folder>, from that folder into
 # .gpu-packages, beside whatever the machine's Python has, its torch above all. `make wheels` fills such a folder.
+# `make gpu-check` is this; without make: WHEELS=<folder> scripts/gpu_check.sh [key=value ...]
 set -eu
 cd "$(dirname "$0")/.."
 if [ -n "${WHEELS:-}" ]; then

@@ -3,6 +3,10 @@
 A part is one or more steps, each a command of its own: what fails in one, or takes too long, is recorded and stops no
 other. A step's result is in the file as soon as it is there, so parts may be run in separate calls, and a step that is
 run again replaces its result.
+
+The file: `device` (what it was), `quick`, `goals`, and `parts`: part -> step -> `command`, `seconds`, `at`, `result`
+and, where it failed or was stopped, `error` beside what there is of a result. A result is pytest's counts, the JSON
+that `scripts/bench.py` writes, or a training run's summary, evaluations and first times at or above each threshold.
 """
 
 from __future__ import annotations

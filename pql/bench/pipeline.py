@@ -73,11 +73,13 @@ class Stopwatch(trainer.Monitor):
         waited = {f"wait_{role}": float(seconds) for role, seconds in self.shared.waited.items()}
         counts = {"transitions": steps * self.cfg.num_envs}
         counts.update(critic_updates=critic_updates, policy_updates=policy_updates)
-        return {"time": time.perf_counter(), **counts, **waited}
+        return {"time": time.perf_counter(), **counts, **waited, "device_memory_bytes": memory(self.cfg.device)}
 
 
 def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]:
     """One turn of a side: rates per second, the measured ratio, each role's share of time spent waiting."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what the side before has left
     with tempfile.TemporaryDirectory() as folder:
         cfg = load([*overrides, f"run_dir={folder}/run"], options, side)
         config.save(cfg, Path(cfg.run_dir) / "config.yaml")
@@ -94,11 +96,12 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
         finally:
             env.close()
     seconds = last["time"] - first["time"]
-    change = {name: last[name] - first[name] for name in first}
+    used = last.pop("device_memory_bytes")
+    change = {name: last[name] - first[name] for name in last}
     found = {f"{name}_per_s": change[name] / seconds for name in ("transitions", "critic_updates", "policy_updates")}
     found["utd"] = change["critic_updates"] / change["transitions"]
     found.update({name: value / seconds for name, value in change.items() if name.startswith("wait_")})
-    return {"side": side, "seconds": seconds, **found, "device_memory_bytes": memory(cfg.device)}
+    return {"side": side, "seconds": seconds, **found, "device_memory_bytes": used}
 
 
 def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, dict]:
@@ -119,9 +122,9 @@ def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, 
                 actor.step()
             if cfg.device.startswith("cuda"):
                 torch.cuda.synchronize()
-            transitions = int(shared.vector_steps) * cfg.num_envs
-            reading = {"time": time.perf_counter(), "transitions": transitions}
-            readings.append({**reading, "critic_updates": 0, "policy_updates": 0})
+            reading = {"time": time.perf_counter(), "transitions": int(shared.vector_steps) * cfg.num_envs}
+            reading.update(critic_updates=0, policy_updates=0, device_memory_bytes=memory(cfg.device))
+            readings.append(reading)
         return readings[0], readings[1]
     finally:
         env.close()
@@ -129,7 +132,7 @@ def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, 
 
 
 def memory(device: str) -> int | None:
-    """Bytes in use on the whole GPU at this moment; None on a CPU."""
+    """Bytes in use on the whole GPU at this moment, by all processes; None on a CPU."""
     if not device.startswith("cuda"):
         return None
     free, total = torch.cuda.mem_get_info(device)

@@ -20,14 +20,22 @@ ALL = ["Ant", "BallBalance", "Cartpole", "Humanoid"]
 N = 16
 
 
+def maker(device):
+    def make(name, num_envs=N, seed=3, **options):
+        return tasks.make(name, num_envs, sim="mujoco_warp", device=device, seed=seed, **options)
+
+    return make
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def warp(request):
     """Makes environments on mujoco-warp."""
+    return maker(request.param)
 
-    def make(name, num_envs=N, seed=3, **options):
-        return tasks.make(name, num_envs, sim="mujoco_warp", device=request.param, seed=seed, **options)
 
-    return make
+@pytest.fixture
+def warp_on_cpu():
+    return maker("cpu")
 
 
 def random_actions(env, steps, seed=0):
@@ -39,9 +47,20 @@ def still(env):
     return torch.zeros(env.num_envs, env.action_dim, device=env.device)
 
 
-def same(one, other, rows=slice(None)):
-    names = ("obs", "reward", "terminated", "truncated", "next_obs", "valid")
-    return [name for name in names if not torch.equal(getattr(one, name)[rows], getattr(other, name)[rows])]
+def assert_same(one, other, rows=slice(None)):
+    """Bit for bit on a CPU; a GPU adds up in another order every time."""
+    for name in ("obs", "reward", "terminated", "truncated", "next_obs", "valid"):
+        value, expected = getattr(one, name)[rows], getattr(other, name)[rows]
+        tolerance = 0.0 if value.device.type == "cpu" or value.dtype == torch.bool else 1e-3
+        torch.testing.assert_close(value, expected, atol=tolerance, rtol=tolerance)
+
+
+class Kept:
+    """A step's tensors, copied: on a GPU the next step has the same memory."""
+
+    def __init__(self, step):
+        for name, value in step._asdict().items():
+            setattr(self, name, value.clone() if isinstance(value, torch.Tensor) else value)
 
 
 def adopt(env, c_env):
@@ -100,9 +119,10 @@ STEP = {
 @pytest.mark.parametrize("name", ALL)
 def test_each_control_step_is_the_c_engines(warp, name):
     env = warp(name)
+    slack = 1 if env.device.type == "cpu" else 10
     most = differences(warp, name, random_actions(env, 60), adopting=True)
-    assert (most.amax(1) < torch.tensor(STEP[name])).all(), most.amax(1)
-    assert (most[:2].median(1).values < 2e-5).all()
+    assert (most.amax(1) < slack * torch.tensor(STEP[name])).all(), most.amax(1)
+    assert (most[:2].median(1).values < slack * 2e-5).all()
 
 
 # As above, but each engine goes on from its own state: the largest difference in 60 steps of the typical environment.
@@ -112,9 +132,9 @@ TOGETHER = {"Ant": 1e-5, "BallBalance": 1e-5, "Cartpole": 1e-5, "Humanoid": 3e-4
 
 
 @pytest.mark.parametrize("name, typical", TOGETHER.items())
-def test_engines_stay_together_for_60_control_steps(warp, name, typical):
-    env = warp(name)
-    most = differences(warp, name, random_actions(env, 60), adopting=False)
+def test_engines_stay_together_for_60_control_steps(warp_on_cpu, name, typical):
+    env = warp_on_cpu(name)
+    most = differences(warp_on_cpu, name, random_actions(env, 60), adopting=False)
     assert most[0].median() < typical
     assert most[1].median() < 2 * typical
     assert name == "Humanoid" or most[0].max() < 1e-4
@@ -147,7 +167,9 @@ def test_state_is_warps_own_memory_and_stays_there(warp):
 
 
 def test_graphs_do_what_their_launches_do(warp):
-    env, eager = warp("Humanoid"), warp("Humanoid")
+    """Its random numbers included, for episodes end on the way."""
+    name = "Humanoid" if warp("Cartpole", 1).device.type == "cpu" else "Cartpole"  # no chaos from a GPU's sums
+    env, eager = warp(name), warp(name)
     eager.simulator.step_graph, eager.simulator.reset_graph = eager.simulator._step, eager.simulator._restart
     eager._before, eager._after = eager._control, eager._judge
     ended = 0
@@ -155,10 +177,7 @@ def test_graphs_do_what_their_launches_do(warp):
         for action in random_actions(env, 40):
             step, expected = env.step(action), eager.step(action)
             ended += int((step.terminated | step.truncated).sum())
-            if env.device.type == "cpu":
-                assert same(step, expected) == []
-            else:  # atomics: sums in another order
-                torch.testing.assert_close(step.reward, expected.reward, atol=0.05, rtol=0)
+            assert_same(step, expected)
     assert ended > 0
 
 
@@ -207,7 +226,7 @@ def test_without_a_graph_steps_are_the_same_and_one_line_says_why(warp, monkeypa
     env = warp("Cartpole")
     env.step(still(env))
     for action in random_actions(env, 5):
-        assert same(env.step(action), plain.step(action)) == []
+        assert_same(env.step(action), plain.step(action))
     assert "note: no CUDA graph (the driver is too old), so environment steps are slower" in capsys.readouterr().err
 
 
@@ -257,7 +276,7 @@ def test_nan_ends_that_episode_alone_as_invalid(warp, name, where):
     assert int(step.info["diverged_episodes"]) == 1
     assert all(torch.isfinite(field).all() for field in (step.obs, step.next_obs, step.reward))
     others = [index for index in range(N) if index != 5]
-    assert env.device.type == "cuda" or same(step, undisturbed, others) == []
+    assert_same(step, undisturbed, others)
     for _ in range(3):
         after = env.step(still(env))
     assert after.valid.all()
@@ -277,22 +296,19 @@ def test_info_survives_the_reset_within_the_step(warp):
 def test_restored_environment_has_an_identical_future(warp, name):
     env, other = warp(name), warp(name, seed=99)
     env.max_episode_steps = other.max_episode_steps = 40
-    actions = random_actions(env, 60)
+    actions = random_actions(env, 60 if env.device.type == "cpu" else 35)
     for action in actions[:30]:
         env.step(action)
     saved = env.state_dict()
     kept = {key: value.clone() for key, value in saved.items()}
     other.step(actions[0])
-    expected = [env.step(action)._replace(info={}) for action in actions[30:31]]
+    expected = [Kept(env.step(action)) for action in actions[30:]]
     assert all(torch.equal(saved[key], kept[key]) for key in saved)
     env.load_state_dict(saved)
     assert torch.equal(other.load_state_dict(saved), saved["obs"])
-    tolerance = 0 if env.device.type == "cpu" else 1e-3
-    for step in (env.step(actions[30]), other.step(actions[30])):
-        torch.testing.assert_close(step.next_obs, expected[0].next_obs, atol=tolerance, rtol=0)
-    for action in actions[31:]:
-        step, want = other.step(action), env.step(action)
-        assert env.device.type == "cuda" or same(step, want) == []
+    for each in (env, other):
+        for action, want in zip(actions[30:], expected):
+            assert_same(each.step(action), want)
 
 
 def test_contacts_that_find_no_room_are_left_out_and_counted(warp):

@@ -317,7 +317,7 @@ class Monitor:
         readings = checkpoint.load_tensors(folder, "boards")
         for role, board in self.shared.boards.items():
             board.sums.copy_(readings[f"sums.{role}"])
-            self.since[role] = readings[f"since.{role}"]
+            self.since[role] = readings[f"since.{role}"].to(board.sums.device)
         self.shared.episodes.copy_(readings["episodes"])
 
     def summary(self, status: str, **more: Any) -> dict[str, Any]:

@@ -62,10 +62,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def note_no_graph(error: RuntimeError) -> None:
+def note_no_graph(error: RuntimeError, slower: str = "environment steps are") -> None:
     """Say that it goes on without a graph, and why."""
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    print(f"note: no CUDA graph ({reason}), so environment steps are slower", file=sys.stderr, flush=True)
+    print(f"note: no CUDA graph ({reason}), so {slower} slower", file=sys.stderr, flush=True)
 
 
 @contextmanager

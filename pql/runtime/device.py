@@ -8,7 +8,6 @@ behind the device may be. Waiting for one's own work of two steps ago is the onl
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pql.runtime.pacing import IN_FLIGHT
-from tasks.graphs import no_collection
+from tasks.graphs import no_collection, note_no_graph
 
 
 def device_of(cfg: Any, role: str) -> torch.device:
@@ -35,7 +34,8 @@ class Graphed:
 
     The function takes and returns nothing. It must not look at a tensor's value, and whatever it reads or writes
     must live in tensors that stay where they are; after one was replaced, call `forget`. Where a graph cannot be
-    captured one line says so and the function goes on being called.
+    captured one line says so and the function goes on being called. (`tasks.graphs.TorchGraph` is for functions of
+    inputs, without a gradient.)
 
     Args:
         generators: that the function draws from.
@@ -91,12 +91,10 @@ class Graphed:
             stream = torch.cuda.current_stream()
             with no_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.function()
-        except (RuntimeError, AttributeError) as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            print(f"note: no CUDA graph ({reason}), so updates are slower", file=sys.stderr, flush=True)
+            self.graph = graph
+        except RuntimeError as error:
+            note_no_graph(error, "updates are")
             self.enabled = False
-            return
-        self.graph = graph
 
 
 class InFlight:

@@ -26,14 +26,20 @@ def generator_of(seed: int, role: str, device: torch.device | str) -> torch.Gene
 
 
 class Optimizer:
-    """AdamW with gradient clipping on the flat parameters of one network."""
+    """AdamW (Loshchilov and Hutter 2019) with gradient clipping on the flat parameters of one network.
+
+    It is torch's fused kernel on state of our own: torch.optim's object would import a compiler (a second at every
+    start) and give its state new tensors when it is loaded, which a recorded graph would not see.
+    """
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
 
     def __init__(self, weights: FlatParameters, lr: float, weight_decay: float, max_grad_norm: float):
         self.weights, self.max_grad_norm = weights, max_grad_norm
-        parameter = torch.nn.Parameter(weights.data)
-        parameter.grad = weights.grad
-        on_gpu = weights.data.is_cuda  # then the count of steps lies there too, for a CUDA graph
-        self.adam = torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(weights.data), torch.zeros_like(weights.data)
+        self.steps = torch.zeros((), device=weights.data.device)  # where the kernel wants it, as float32
+        self.options = {"lr": lr, "weight_decay": weight_decay, "eps": self.EPSILON}
+        self.options.update(beta1=self.BETAS[0], beta2=self.BETAS[1], amsgrad=False, maximize=False)
 
     def step(self, loss: Tensor) -> Tensor:
         """Backward, clip, update. Returns the norm of the gradient before clipping, 0-d."""
@@ -41,17 +47,17 @@ class Optimizer:
         loss.backward()
         norm = torch.linalg.vector_norm(grad)
         grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self.adam.step()
+        self.steps += 1
+        state = [grad], [self.exp_avg], [self.exp_avg_sq], [], [self.steps]
+        torch._fused_adamw_([self.weights.data], *state, **self.options)
         return norm
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self.adam.state_dict()["state"].get(0, {}))
+        return {"step": self.steps, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if state:  # empty before the first step
-            full = self.adam.state_dict()
-            full["state"] = {0: {name: value.clone() for name, value in state.items()}}
-            self.adam.load_state_dict(full)
+        for name, mine in self.state_dict().items():
+            mine.copy_(state[name])
 
 
 def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
@@ -118,5 +124,4 @@ class Learner:
             flat.data.copy_(state[f"others.{name}"])
         prefix = "optimizer."
         self.optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        self.graphed_step.forget()  # the optimizer's tensors are new ones
         self.publish()

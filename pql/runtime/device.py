@@ -33,9 +33,8 @@ class Graphed:
     """`function()` as a CUDA graph, after a few plain calls in which libraries set themselves up.
 
     The function takes and returns nothing. It must not look at a tensor's value, and whatever it reads or writes
-    must live in tensors that stay where they are; after one was replaced, call `forget`. Where a graph cannot be
-    captured one line says so and the function goes on being called. (`tasks.graphs.TorchGraph` is for functions of
-    inputs, without a gradient.)
+    must live in tensors that stay where they are. Where a graph cannot be captured one line says so and the function
+    goes on being called. (`tasks.graphs.TorchGraph` is for functions of inputs, without a gradient.)
 
     Args:
         generators: that the function draws from.
@@ -53,10 +52,6 @@ class Graphed:
     ):
         self.function, self.device, self.generators = function, device, generators
         self.enabled = enabled and device.type == "cuda"
-        self.forget()
-
-    def forget(self) -> None:
-        """Capture anew: a tensor that the function uses has moved."""
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
 

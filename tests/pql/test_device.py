@@ -131,7 +131,7 @@ def test_update_replayed_as_recorded_operations_is_an_update(tiny, plugin, role,
         one.replay.add(Transition(obs, torch.rand(8, ACTION, generator=generator), ones, obs, 0.9 * ones, ones))
 
     for one in (called, recorded):
-        one.step()  # the optimizer makes its tensors
+        one.step()
     with Recording() as recording:
         recorded.step()
     called.step()
@@ -223,8 +223,8 @@ def test_mailbox_gives_a_whole_version_in_every_order_of_two_gpu_streams():
     value, into, seen = torch.zeros(2), torch.zeros(2), torch.zeros(1, dtype=torch.int64)
     everything = [*mailbox.tensors(), value, into, seen]
 
-    def publish_three():
-        for _ in range(3):
+    def publish_two():
+        for _ in range(2):
             value.add_(1)
             mailbox.publish(value)
 
@@ -235,7 +235,7 @@ def test_mailbox_gives_a_whole_version_in_every_order_of_two_gpu_streams():
 
     publish_and_receive()  # version 1 is there, and has been seen
     start = [tensor.clone() for tensor in everything]
-    writes, read = recorded(publish_three, *everything), recorded(lambda: mailbox.receive(into, seen), *everything)
+    writes, read = recorded(publish_two, *everything), recorded(lambda: mailbox.receive(into, seen), *everything)
     shared, halved = mailbox.tensors(), [mailbox.buffers]
     steps = []
     for recording in (writes, read):
@@ -252,7 +252,7 @@ def test_mailbox_gives_a_whole_version_in_every_order_of_two_gpu_streams():
         assert writer.over and reader.over
         assert into.tolist() == [float(seen)] * 2, order
         found[int(seen)] += 1
-    assert min(steps) >= 4 and set(found) == {1, 2, 3, 4}, (steps, found)
+    assert min(steps) >= 4 and set(found) == {1, 2, 3}, (steps, found)
 
 
 def test_ring_gives_no_torn_row_a_weight_in_any_order_of_two_gpu_streams():
@@ -260,17 +260,18 @@ def test_ring_gives_no_torn_row_a_weight_in_any_order_of_two_gpu_streams():
     replay = Replay(3, 1, 1, 1, guard=1)
     stamp = torch.zeros(1)
 
-    def add_three():
-        for _ in range(3):
+    def add_two():
+        for _ in range(2):
             stamp.add_(1)
             column = stamp[:, None]
             replay.add(Transition(column, column, stamp, column, stamp, torch.ones(1)))
 
-    add_three()
+    for _ in range(2):
+        add_two()
     generator, drawn = torch.Generator(), torch.zeros(8, replay.row_dim)
     everything = [replay.rows, replay.head, stamp, replay.conflicts, drawn]
     start, randomness = [tensor.clone() for tensor in everything], generator.get_state()
-    writes = recorded(add_three, *everything)
+    writes = recorded(add_two, *everything)
     read = recorded(lambda: drawn.copy_(replay.sample(8, generator)), *everything)
     shared, halved = [replay.rows, replay.head], [replay.rows]
     steps = []
@@ -287,7 +288,7 @@ def test_ring_gives_no_torn_row_a_weight_in_any_order_of_two_gpu_streams():
         for writers_turn in order:
             (writer if writers_turn else reader).advance()
         whole = drawn[drawn[:, -1] == 1]
-        assert (whole[:, :-1] == whole[:, :1]).all() and (whole[:, 0] >= 2).all(), order
+        assert (whole[:, :-1] == whole[:, :1]).all() and (whole[:, 0] >= 3).all(), order
         kept, lost = kept + len(whole), lost + 8 - len(whole)
     assert min(steps) >= 4 and kept > 100 and lost > 100, (steps, kept, lost)
 
@@ -359,13 +360,15 @@ def test_autocast_gives_nearly_the_same_update(tiny, plugin):
     assert not torch.equal(before, half.weights.data)
 
 
-def test_networks_are_copied_into_no_new_memory(tiny, plugin):
+def test_networks_and_optimizer_are_restored_into_no_new_memory(tiny, plugin):
     """What other tensors of a graph point to stays where it is, whatever is received or restored."""
     one = learner(VLearner, tiny, "pql", 0)
     one.step()
     places = {name: flat.data.data_ptr() for name, flat in one.others.items()}
     places["weights"] = one.weights.data.data_ptr()
+    places.update({f"optimizer.{name}": tensor.data_ptr() for name, tensor in one.optimizer.state_dict().items()})
     one.load_state_dict(copy.deepcopy(one.state_dict()))
     one.step()
     assert places["weights"] == one.weights.data.data_ptr() == next(one.critic.parameters()).data_ptr()
     assert all(places[name] == flat.data.data_ptr() for name, flat in one.others.items())
+    assert all(places[f"optimizer.{name}"] == t.data_ptr() for name, t in one.optimizer.state_dict().items())

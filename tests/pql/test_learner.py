@@ -11,7 +11,7 @@ import torch
 
 from pql import checkpoint, config, trainer
 from pql.algorithms import make
-from pql.learner import fuse
+from pql.learner import Optimizer, fuse
 from pql.metrics import read_metrics
 from pql.networks import FlatParameters
 from pql.p_learner import average_rate
@@ -73,6 +73,28 @@ def test_average_follows_the_policy_update_by_update(tiny, tmp_path):
     rate = average_rate(torch.tensor(2), 0.001)
     torch.testing.assert_close(second_average, before + rate * (second - before))
     assert not torch.equal(first, second)
+
+
+def test_optimizer_is_torchs_adamw_behind_torchs_clipping():
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(7, 5), torch.nn.Linear(7, 5)
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatParameters(ours)
+    mine = Optimizer(flat, lr=3e-3, weight_decay=0.1, max_grad_norm=0.5)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=3e-3, weight_decay=0.1)
+    for n in range(30):
+        x = torch.randn(16, 7) * (0.01 if n % 3 else 3)  # gradients on both sides of the bound
+        norm = mine.step(ours(x).square().sum())
+        adam.zero_grad()
+        theirs(x).square().sum().backward()
+        torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5), rtol=1e-4, atol=1e-6)
+        adam.step()
+        if n == 15:  # a restored one goes on as the first would have
+            saved = {name: value.clone() for name, value in mine.state_dict().items()}
+            mine = Optimizer(flat, lr=3e-3, weight_decay=0.1, max_grad_norm=0.5)
+            mine.load_state_dict(saved)
+    for a, b in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def losses(name):

@@ -46,7 +46,8 @@ def test_cartpole_reaches_90_percent_of_its_ceiling_in_every_seed(mujoco, until_
 def test_cartpole_is_learned_with_layers_in_bfloat16(mujoco, until_learned, tmp_path):
     """Best evaluations of seeds 100 to 104, bfloat16 beside float32: no loss that these could show.
 
-    PQL 495, 489, 499, 497, 463 beside 497, 489, 499, 499, 488; PQL-D 499, 498, 497, 495, 498 beside 500, 495, 497, 493, 495.
+    PQL 495, 489, 499, 497, 463 beside 497, 489, 499, 499, 488;
+    PQL-D 499, 498, 497, 495, 498 beside 500, 495, 497, 493, 495.
     """
     learns_cartpole(tmp_path / "run", "pql_d", "sync", 0, autocast="true")
 

@@ -61,8 +61,8 @@ class EpisodeStatistics:
 
 
 def together(obs: Tensor, critic_obs: Tensor | None) -> Tensor:
-    """All that is observed, as a copy: (N, obs_dim + critic_obs_dim)."""
-    return obs.clone() if critic_obs is None else torch.cat((obs, critic_obs), 1)
+    """All that is observed: (N, obs_dim + critic_obs_dim). Without `critic_obs` it is `obs`, not a copy."""
+    return obs if critic_obs is None else torch.cat((obs, critic_obs), 1)
 
 
 class Actor:
@@ -90,7 +90,7 @@ class Actor:
     def step(self) -> None:
         """One vector step of N environments."""
         if self.obs is None:
-            self.obs = together(self.env.reset(), self.env.critic_obs)
+            self.obs = together(self.env.reset(), self.env.critic_obs).clone()
             self._note_faults(self.obs.sum(1))
             self._demand_no_faults(self.faults, 0)
             self._observe(self.obs)
@@ -106,8 +106,8 @@ class Actor:
         )  # fmt: skip
         if transition is not None:
             self.replay.add(transition)
-        self.obs = obs
-        self._observe(obs)
+        self.obs = obs.clone()  # the environment's is valid until its next step
+        self._observe(self.obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
         if "contact_overflows" in step.info:

@@ -2,7 +2,8 @@
 
 Every counter and every mailbox has exactly one writer, so nothing here needs a lock, and a process that is killed
 at any moment leaves nothing locked. On a GPU what roles compute with lies in its memory (CUDA IPC, mapped once), and
-what they wait for, the counters of steps and updates, in the host's: no step copies one to the other.
+what they wait for, the counters of steps and updates, in the host's. A step copies nothing between the two but the
+actor's report of faults, three numbers for which nobody waits (`runtime.device.InFlight`).
 """
 
 from __future__ import annotations

@@ -59,9 +59,10 @@ def actor(tiny, plugin):
     def make(**changes):
         cfg = config.load(tiny(**changes))
         env = make_env(cfg, cfg.num_envs, 0)
-        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim)
-        shared = make_shared(cfg, env.obs_dim, env.action_dim)
-        replay = make_replay(cfg, env.obs_dim, env.action_dim, shared)
+        sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
+        algorithm = algorithms.make(cfg.algo, *sizes)
+        shared = make_shared(cfg, *sizes)
+        replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
         return Actor(cfg, env, algorithm, replay, shared)
 
     return make
@@ -153,3 +154,26 @@ def test_contacts_without_room_are_reported(actor):
     for _ in range(4):
         one.step()
     assert one.shared.contact_overflows.tolist() == [20]
+
+
+@pytest.mark.parametrize("told", ["false", "true"])
+def test_an_environment_may_overwrite_what_it_returned_with_its_next_step(actor, told):
+    """As a simulator does whose step is a graph: all steps lie in the same memory."""
+    plain, reused = (actor(**{"task.options.told": told}) for _ in range(2))
+    env_step, memory = reused.env.step, []
+
+    def into_the_same_memory(action):
+        step = env_step(action)
+        if not memory:
+            memory.append(step._replace(**{k: v.clone() for k, v in step._asdict().items() if torch.is_tensor(v)}))
+        for old, new in zip(memory[0], step):
+            if torch.is_tensor(new):
+                old.copy_(new)
+        return memory[0]
+
+    reused.env.step = into_the_same_memory
+    for _ in range(40):
+        plain.step()
+        reused.step()
+    assert torch.equal(plain.replay.rows, reused.replay.rows)
+    assert torch.equal(plain.normalizer.state, reused.normalizer.state)

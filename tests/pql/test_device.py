@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_map_only
 
 from pql import algorithms, config
 from pql.actor import Actor
+from pql.errors import UserError
 from pql.evaluation import make_env
 from pql.p_learner import PLearner
 from pql.replay import Replay, Transition
-from pql.runtime.device import Graphed, InFlight
+from pql.runtime.device import Graphed, InFlight, device_of, mps_is_running
 from pql.runtime.shared import Mailbox
 from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
@@ -345,8 +346,25 @@ def test_a_row_that_is_being_overwritten_has_no_weight():
 
 
 def test_an_empty_ring_gives_rows_without_weight():
-    rows = Replay(40, 4, 1, 1, guard=4).sample(16, torch.Generator().manual_seed(0))
-    assert (rows == 0).all()
+    replay = Replay(40, 4, 1, 1, guard=4)
+    replay.rows.fill_(1.0)  # what memory may hold before the first row is written
+    rows = replay.sample(16, torch.Generator().manual_seed(0))
+    assert (rows[:, -1] == 0).all() and int(replay.conflicts) == 16
+
+
+def test_mps_is_seen_by_its_daemons_pipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert not mps_is_running()
+    (tmp_path / "control").touch()
+    assert mps_is_running()
+
+
+@pytest.mark.parametrize("name", ["v_device", "p_device"])
+def test_learners_own_device_must_be_there(tiny, plugin, name):
+    with pytest.raises(UserError, match=rf"^algo\.{name}=cuda:99 is not there"):
+        config.load(tiny(**{f"algo.{name}": "cuda:99"}))
+    cfg = config.load(tiny(**{f"algo.{name}": "cpu"}))
+    assert device_of(cfg, name.replace("device", "learner")) == torch.device("cpu")
 
 
 def test_autocast_gives_nearly_the_same_update(tiny, plugin):

@@ -18,8 +18,9 @@ class TorchGraph:
 
     Its tensors must live where they lived when it was recorded: what the function reads besides its inputs is
     overwritten in place by whoever owns it, and inputs at other addresses are recorded anew. What it returns is the
-    same memory at every call. Random numbers come from `generator` and are those of an unrecorded call. Where it can't
-    be recorded one line says so, and the function goes on being called.
+    same memory at every call, in new tuples and dicts, and those that it is given are its own: it may change them.
+    Random numbers come from `generator` and are those of an unrecorded call. Where it can't be recorded one line says
+    so, and the function goes on being called.
     """
 
     def __init__(self, function: Callable[..., Any], generator: torch.Generator):
@@ -38,7 +39,7 @@ class TorchGraph:
         if self._graph is None:
             return self.function(*inputs)
         self._graph.replay()
-        return self._outputs
+        return _anew(self._outputs)
 
     def _record(self, inputs: tuple[Any, ...]) -> torch.cuda.CUDAGraph | None:
         self.recordings += 1
@@ -47,7 +48,7 @@ class TorchGraph:
         try:
             graph.register_generator_state(self.generator)
             with no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._outputs = self.function(*inputs)
+                self._outputs = self.function(*_anew(inputs))
         except RuntimeError as error:
             return note_no_graph(error)
         return graph
@@ -60,6 +61,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, dict)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part)
+
+
+def _anew(value: Any) -> Any:
+    """The same tensors in new tuples and dicts."""
+    if isinstance(value, dict):
+        return {key: _anew(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [_anew(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def note_no_graph(error: RuntimeError, slower: str = "environment steps are") -> None:

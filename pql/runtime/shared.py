@@ -3,7 +3,7 @@
 Every counter and every mailbox has exactly one writer, so nothing here needs a lock, and a process that is killed
 at any moment leaves nothing locked. On a GPU what roles compute with lies in its memory (CUDA IPC, mapped once), and
 what they wait for, the counters of steps and updates, in the host's. A step copies nothing between the two but the
-actor's report of faults, three numbers for which nobody waits (`runtime.device.InFlight`).
+actor's report of faults, four numbers for which nobody waits (`runtime.device.InFlight`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Mailbox:
 
     def read(self, into: Tensor) -> None:
         """Copy the newest vector into `into`, if there is one; for those who may wait for the device."""
-        seen = torch.zeros_like(self.version)
+        seen = torch.zeros_like(self.version, device=into.device)
         while int(self.version) and not int(seen):
             self.receive(into, seen)
 

@@ -84,7 +84,7 @@ class Actor:
         self.generator = generator_of(cfg.seed, self.role, device)
         self.obs: Tensor | None = None  # (N, obs_dim + critic_obs_dim)
         self.in_flight = InFlight(device)
-        self.faults = torch.zeros(3, dtype=torch.int64, device=device)  # of the first step that had any
+        self.faults = torch.zeros(4, dtype=torch.int64, device=device)  # of the first step that had any
 
     @torch.no_grad()
     def step(self) -> None:
@@ -92,13 +92,13 @@ class Actor:
         if self.obs is None:
             self.obs = together(self.env.reset(), self.env.critic_obs).clone()
             self._note_faults(self.obs.sum(1))
-            self._demand_no_faults(self.faults, 0)
+            self._demand_no_faults(self.faults)
             self._observe(self.obs)
         action = self._act(self.obs)
         step = self.env.step(action)
         obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
         self._note_faults(obs.sum(1) + next_obs.sum(1) + step.reward, action)
-        self._demand_no_faults(self.in_flight(self.faults), self.in_flight.lag)
+        self._demand_no_faults(self.in_flight(self.faults))
         self.episodes.add(step.reward, step.terminated | step.truncated)
         transition = self.windows.add(
             self.obs, action, step.reward * self.cfg.reward_scale, next_obs,
@@ -115,15 +115,16 @@ class Actor:
         self.shared.vector_steps += 1
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
-        """Count the rows (N,) that are not finite, the first of them, and the actions that are not."""
+        """Count the rows (N,) that are not finite, the first of them, and the actions that are not; at which step."""
         bad = ~torch.isfinite(sums)
         bad_actions = torch.zeros_like(bad) if action is None else ~torch.isfinite(action.sum(1))
-        found = torch.stack([bad.sum(), bad.long().argmax(), bad_actions.sum()])
-        self.faults.copy_(torch.where(self.faults[::2].any(), self.faults, found))
+        step = torch.full_like(self.faults[0], int(self.shared.vector_steps))
+        found = torch.stack([bad.sum(), bad.long().argmax(), bad_actions.sum(), step])
+        self.faults.copy_(torch.where(self.faults[:3:2].any(), self.faults, found))
 
-    def _demand_no_faults(self, faults: Tensor | None, steps_ago: int) -> None:
-        """Raises where the step of `steps_ago` had one: such a value spoils normaliser, replay and networks."""
-        rows, first, actions = (0, 0, 0) if faults is None else faults.tolist()
+    def _demand_no_faults(self, faults: Tensor | None) -> None:
+        """Raises where a step had one: such a value spoils normaliser, replay and networks."""
+        rows, first, actions, step = (0, 0, 0, 0) if faults is None else faults.tolist()
         if actions:
             raise FloatingPointError(
                 "learning diverged: the policy's action is NaN; lower algo.critic_lr, algo.actor_lr or "
@@ -132,7 +133,7 @@ class Actor:
         if rows:
             raise FloatingPointError(
                 f"the simulator returned NaN or infinity in {rows} of {self.env.num_envs} environments "
-                f"(first: {first}) at vector step {int(self.shared.vector_steps) - steps_ago}"
+                f"(first: {first}) at vector step {step}"
             )
 
     def _act(self, obs: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ class Actor:
             self.shared.normalizer.publish(self.normalizer.state)
 
     def state_dict(self) -> dict[str, Tensor]:
-        self._demand_no_faults(self.faults, 0)
+        self._demand_no_faults(self.faults)
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
         state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
         if self.obs is None:

@@ -245,10 +245,11 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
 
 
 def _check_choices(given: dict[str, Any]) -> None:
-    """What `algo=`, `sim=` and `preset=` may be: files in cfg/, and the algorithms registered by now."""
+    """What `algo=`, `sim=` and `preset=` may be: files in cfg/, and what is registered by now."""
     from pql import algorithms
+    from tasks.simulator import BACKENDS
 
-    allowed = {"algo": algorithms.names(), "sim": choices("sim"), "preset": [*choices("preset"), "auto"]}
+    allowed = {"algo": algorithms.names(), "sim": list(BACKENDS), "preset": [*choices("preset"), "auto"]}
     for group, extra in allowed.items():
         known = sorted({*choices(group), *extra})
         if group in given and given[group] not in known:
@@ -323,11 +324,11 @@ def _task_override(given: dict[str, Any]) -> list[str]:
     return ["task=custom", f"task.name={name}"]
 
 
-def _algo_override(given: dict[str, Any]) -> list[str]:
-    """`algo=X` names a file in cfg/algo, or an algorithm that a plugin registered: that takes PQL's defaults."""
-    if "algo" not in given or given["algo"] in choices("algo"):
-        return [f"algo={given['algo']}"] if "algo" in given else []
-    return ["algo=pql", f"algo.name={given['algo']}"]
+def _group_override(group: str, like: str, given: dict[str, Any]) -> list[str]:
+    """`<group>=X` names a file in cfg/<group>, or what a plugin registered: that takes the settings of `like`."""
+    if group not in given or given[group] in choices(group):
+        return [f"{group}={given[group]}"] if group in given else []
+    return [f"{group}={like}", f"{group}.name={given[group]}"]
 
 
 def _compose(overrides: list[str], given: dict[str, Any]) -> DictConfig:
@@ -340,9 +341,10 @@ def _compose(overrides: list[str], given: dict[str, Any]) -> DictConfig:
     preset = given.get("preset", "auto")
     if preset == "auto":
         preset = "gpu" if resolve_device(str(given.get("device", "auto"))).type == "cuda" else "cpu"
-    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("task", "algo", "preset")]
+    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("task", "algo", "sim", "preset")]
     rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
-    chosen = [*_task_override(given), *_algo_override(given), f"preset={preset}"]
+    chosen = [*_task_override(given), *_group_override("algo", "pql", given), *_group_override("sim", "auto", given)]
+    chosen += [f"preset={preset}"]
     try:
         with initialize_config_dir(str(CFG_DIR), version_base="1.3"):
             return compose("config", overrides=[*chosen, *rest])

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pql.devices import device_for, resolve_device
 from pql.errors import UserError, nearest
 
 CFG_DIR = Path(__file__).resolve().parent.parent / "cfg"
@@ -136,6 +136,7 @@ IDENTITY = (
     "lead_steps",
 )
 GROUPS = ("task", "algo", "sim", "preset")
+DEFAULTS = {"task": "Ant", "sim": "auto"}  # as cfg/config.yaml has them
 FREE = ("task.options.", "task.cfg.")  # the task says which keys there are
 
 
@@ -340,7 +341,8 @@ def _compose(overrides: list[str], given: dict[str, Any]) -> DictConfig:
 
     preset = given.get("preset", "auto")
     if preset == "auto":
-        preset = "gpu" if resolve_device(str(given.get("device", "auto"))).type == "cuda" else "cpu"
+        task, sim = (str(given.get(f"{group}.name", given.get(group, new))) for group, new in DEFAULTS.items())
+        preset = "gpu" if device_for(str(given.get("device", "auto")), task, sim).type == "cuda" else "cpu"
     rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("task", "algo", "sim", "preset")]
     rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
     chosen = [*_task_override(given), *_group_override("algo", "pql", given), *_group_override("sim", "auto", given)]
@@ -382,26 +384,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def resolve_device(name: str, key: str = "device") -> torch.device:
-    """'auto', 'cpu', 'cuda', 'cuda:1' -> a device that is there. Raises UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"{key}={name} is no device: use auto, cpu, cuda or cuda:<index>") from error
-    if device.type == "cuda":
-        found = torch.cuda.device_count()
-        if (device.index or 0) >= found:
-            has = f"{found} CUDA device(s) found" if found else "no CUDA device found"
-            raise UserError(f"{key}={name} is not there ({has}): use {key}=auto or {key}=cpu")
-    elif device.type != "cpu":
-        raise UserError(f"{key}={name} is not supported: use auto, cpu, cuda or cuda:<index>")
-    return device
-
-
 def _resolve(cfg: Config, given: dict[str, Any]) -> None:
-    cfg.device = str(resolve_device(cfg.device))
+    cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
     # a run is resumed, played and exported from other folders than it was started in
     cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
     a = cfg.algo

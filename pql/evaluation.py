@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import tasks
 from pql import algorithms, checkpoint, config
+from pql.devices import device_for
 from pql.errors import UserError
 from pql.normalizer import Normalizer
 
@@ -113,7 +114,8 @@ def open_run(run_dir: str) -> tuple[Path, config.Config]:
     cfg = config.read(path / "config.yaml")
     config.import_plugins(cfg.plugins)
     cfg.run_dir = run_dir  # a run may have been moved since
-    cfg.device = str(config.resolve_device("auto" if cfg.device.startswith("cuda") else cfg.device))
+    device = "auto" if cfg.device.startswith("cuda") else cfg.device
+    cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
     return path, cfg
 
 

@@ -13,7 +13,7 @@ from tasks.base import Step, VectorEnv
 from tasks.cartpole import Cartpole
 from tasks.errors import TaskError
 from tasks.humanoid import Humanoid
-from tasks.registry import brought, get, make, register
+from tasks.registry import brought, device_type, get, make, register
 from tasks.registry import names as list
 from tasks.simulator import Backend, Simulator, register_simulator
 from tasks.task import Sampler, Start, State, Task

@@ -90,6 +90,20 @@ def make(
     return backend.make(name, task, num_envs, **options)
 
 
+def device_type(name: str, sim: str = "auto") -> tuple[str, str]:
+    """Where `make(name, sim=sim)` puts environments of its own choice: "cuda", or "cpu" and why it can be no GPU.
+
+    The reason is empty where a simulator was asked for. Raises TaskError as `make` does.
+    """
+    kind, why = _backend(name, sim, "auto").device_type, ""
+    if kind == "cpu":
+        try:
+            _backend(name, sim, "cuda")
+        except TaskError as error:
+            why = str(error)
+    return kind, why
+
+
 def _backend(name: str, sim: str, device: str | torch.device) -> Backend:
     if sim != "auto":
         if sim not in BACKENDS:

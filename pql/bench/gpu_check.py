@@ -30,10 +30,11 @@ from xml.etree import ElementTree
 import torch
 
 import tasks
-from pql import cli, config, curves
+from pql import cli, curves
 from pql.bench import gpu_report
 from pql.checkpoint import write_atomically
 from pql.config import key
+from pql.devices import resolve_device
 from pql.errors import UserError, nearest, user_errors
 from pql.runtime.device import mps_is_running
 
@@ -206,7 +207,7 @@ def check(options: Options) -> None:
             f"no NVIDIA GPU: torch {torch.__version__}, {built}, finds none; where there is one, nvidia-smi lists it "
             'and its driver suits that CUDA. To try the chain on a CPU: make gpu-check ARGS="device=cpu quick=true"'
         )
-    config.resolve_device(options.device)
+    resolve_device(options.device)
 
 
 def main(argv: list[str]) -> int:

@@ -27,6 +27,7 @@ from pql.bench import roofline
 from pql.bench.textbook import Textbook
 from pql.checkpoint import write_atomically
 from pql.config import key
+from pql.devices import resolve_device
 from pql.p_learner import PLearner
 from pql.replay import Transition
 from pql.trainer import make_replay, make_shared
@@ -219,7 +220,7 @@ def main(argv: list[str]) -> int:
         cli.require(known, "modes", how, "eager, graph or compile, alone or with +medium, +tf32 or +bf16")
     cli.require(options.seconds > 0, "seconds", options.seconds, "greater than 0")
     clock = CLOCKS[options.clock]
-    device = config.resolve_device(options.device)
+    device = resolve_device(options.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or (sorted({1, cores}) if device.type == "cpu" else [1])
     rows, before = [], torch.get_num_threads()

@@ -64,8 +64,10 @@ class Stopwatch(trainer.Monitor):
         if not self.readings and now - self.steady_since >= self.options.settle:
             self.readings.append(self.read())
         elif len(self.readings) == 1 and now - self.readings[0]["time"] >= self.options.seconds:
-            self.readings.append(self.read())
-            self.shared.step_limit.fill_(0)
+            reading = self.read()
+            if reading["transitions"] > self.readings[0]["transitions"]:  # a GPU may still be setting itself up
+                self.readings.append(reading)
+                self.shared.step_limit.fill_(0)
 
     def read(self) -> dict[str, float]:
         steps, critic_updates, policy_updates = self.counters

@@ -21,9 +21,13 @@ pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda:0")
 
 
+def on_gpu(tiny, **changes):
+    return tiny(device="cuda", sim="plane", **changes)
+
+
 def learner(role, tiny, algo, alike=False, **changes):
     """On a filled ring; `alike`: of equal rows, so that it does not matter which are drawn."""
-    cfg = config.load(tiny(device="cuda", algo=algo, **{"algo.num_atoms": 11, "algo.target_noise": 0.0}, **changes))
+    cfg = config.load(on_gpu(tiny, algo=algo, **{"algo.num_atoms": 11, "algo.target_noise": 0.0}, **changes))
     shared, generator = make_shared(cfg, 5, 2), torch.Generator(GPU).manual_seed(0)
     replay = make_replay(cfg, 5, 2, shared)
     rows = torch.randn(8, 12, device=GPU, generator=generator)
@@ -91,7 +95,7 @@ def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plu
 
 @pytest.mark.parametrize("told", ["false", "true"])
 def test_actor_never_waits_but_for_its_own_work_of_two_steps_ago(tiny, plugin, told):
-    cfg = config.load(tiny(device="cuda", **{"task.options.told": told}))
+    cfg = config.load(on_gpu(tiny, **{"task.options.told": told}))
     env = make_env(cfg, cfg.num_envs, 0)
     sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
     shared = make_shared(cfg, *sizes)
@@ -117,9 +121,9 @@ def test_no_more_than_two_steps_are_in_flight():
 
 
 def test_what_is_not_a_number_is_noticed_two_steps_late_and_never_saved(tiny, tmp_path):
-    changes = {"device": "cuda", "task.options.nan_at": 30, "task.options.only": 8, "checkpoint_interval": 80}
+    changes = {"task.options.nan_at": 30, "task.options.only": 8, "checkpoint_interval": 80}
     with pytest.raises(FloatingPointError, match=r"1 of 8 environments \(first: 4\) at vector step 29"):
-        train(config.load(tiny(**changes)))
+        train(config.load(on_gpu(tiny, **changes)))
     for path in (tmp_path / "run" / "checkpoints").glob("*/actor.safetensors"):
         from safetensors.torch import load_file
 
@@ -130,7 +134,7 @@ def test_what_is_not_a_number_is_noticed_two_steps_late_and_never_saved(tiny, tm
                                      {"algo.v_device": "cpu"}, {"algo.p_device": "cpu"}])  # fmt: skip
 @pytest.mark.parametrize("runtime", ["parallel", "sync"])
 def test_run_on_a_gpu_holds_its_ratio_and_can_be_resumed(tiny, tmp_path, runtime, changes):
-    summary = train(config.load(tiny(device="cuda", runtime=runtime, **changes)))
+    summary = train(config.load(on_gpu(tiny, runtime=runtime, **changes)))
     assert summary["status"] == "completed" and summary["critic_updates"] == 200 and summary["device"] == "cuda"
     line = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "critic_loss" in x][-1]
     assert line["critic_loss"] == line["critic_loss"] and line["invalid_transitions"] == 0
@@ -143,5 +147,5 @@ def test_point_is_learned_on_a_gpu_with_graphs_and_bfloat16(tiny, tmp_path):
     settings = {"algo.critic_updates_per_step": 2, "algo.critic_lr": 0.003, "algo.actor_lr": 0.003}
     changes = {"max_env_steps": 8000, "eval_episodes": 32, "algo.replay_size": 8000, **settings}
     for autocast in ("false", "true"):
-        summary = train(config.load(tiny(device="cuda", autocast=autocast, run_dir=tmp_path / autocast, **changes)))
+        summary = train(config.load(on_gpu(tiny, autocast=autocast, run_dir=tmp_path / autocast, **changes)))
         assert summary["eval_return"] > 12

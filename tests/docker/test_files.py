@@ -44,7 +44,7 @@ def test_every_requirement_is_pinned_for_both_pythons():
     names = requirements(asked())
     assert {"torch", "numpy", "hydra-core"} <= set(names)
     both = pins("constraints.txt"), pins("constraints-py38.txt")
-    for name in [*names, "pytest", "pytest-timeout", "setuptools"]:
+    for name in [*names, "pytest", "pytest-timeout", "pytest-xdist", "execnet", "setuptools"]:
         assert all(name in known for known in both), name
     for name in requirements((DOCKER / "requirements-isaacgym.txt").read_text()):
         assert name in both[1], name

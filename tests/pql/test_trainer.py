@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -108,6 +110,17 @@ def test_summary_says_what_was_trained_and_how_well(completed):
     inputs = 2 * 32 * 2 * 16
     assert summary["critic_flops_per_update"] == 3 * forward + inputs + policy
     assert summary["critic_flops"] == 200 * summary["critic_flops_per_update"]
+
+
+def test_compiler_that_nobody_asked_for_is_not_imported(tiny):
+    """torch imports it lazily from many places; it would take a second of every start."""
+    code = (
+        "import sys; from pql import config, trainer; trainer.train(config.load(sys.argv[1:]))\n"
+        "assert 'pql.v_learner' in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, *tiny(max_env_steps=160)]
+    done = subprocess.run(command, cwd=config.CFG_DIR.parent, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_configuration_in_the_folder_is_the_resolved_one(completed):

@@ -83,9 +83,14 @@ def steps(part: str, options: Options) -> list[Step]:
         modes = "eager+bf16" if quick else "eager,graph,graph+tf32,graph+bf16"
         tiny = ["batch_sizes=[64]", "hidden=[32,16]", "seconds=0.05", "threads=[1]"]
         words = [f"modes=[{modes}]", *(tiny if quick else ["batch_sizes=[2048,8192,32768]", "seconds=1.5"])]
-        words += ["networks=[elu+norm]", device, "out={out}"]
-        algos = ["pql_d"] if quick else ["pql", "pql_d"]
-        return [Step(algo, [*bench, f"algos=[{algo}]", *words], ".json", read_json) for algo in algos]
+        # compiling takes seconds for each size: the one that the goals are about
+        fused = ["modes=[compile,compile+tf32,compile+bf16]", "batch_sizes=[8192]", "seconds=1.5"]
+        sets = {"pql_d": words} if quick else {"pql": words, "pql_d": words, "pql fused": fused, "pql_d fused": fused}
+        rest = ["networks=[elu+norm]", device, "out={out}"]
+        return [
+            Step(name, [*bench, f"algos=[{name.split()[0]}]", *words, *rest], ".json", read_json)
+            for name, words in sets.items()
+        ]
     if part == "pipeline":
         words = [*TINY, "seconds=0.5", "settle=0.1", "rounds=1"] if quick else ["seconds=15", "settle=5"]
         return [Step(task, [*bench, f"task={task}", *words, device, "out={out}"], ".json", read_json)]

@@ -8,7 +8,10 @@ positions are good to 2e-6 at 1, 6e-6 at .2 and 7e-3 at .01 (Ant). Elliptic cone
 
 from __future__ import annotations
 
-from typing import Iterable
+import sys
+import threading
+from contextlib import contextmanager
+from typing import Iterable, Iterator
 
 import mujoco
 import numpy as np
@@ -30,6 +33,7 @@ from mujoco_warp import OverflowType  # noqa: E402
 # Contacts that the worlds have memory for, on average, and any one of them for its constraints. Measured over 300 steps
 # of 64 worlds, random actions and robots left lying where they fell: at most 12 in a world (Humanoid), 8.6 on average.
 CONTACTS_PER_ENV = 24
+PATIENCE = 5.0  # seconds after which a user is told what takes so long
 # Bits of Data.overflow that mean something was left out; the others say that a solver's iterations ran out.
 _LEFT_OUT = wp.constant(int(OverflowType.ALL & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)))
 _LARGEST = wp.constant(mujoco.mjMAXVAL)
@@ -82,8 +86,9 @@ class WarpSimulator(ModelSimulator):
             self._diverged = wp.zeros(num_envs, dtype=bool)
             self._overflows = wp.zeros(1, dtype=wp.int64)
             # Once without a graph, for kernels load where they are first launched. TaskEnv then resets everything.
-            self._step()
-            self._restart()
+            with _told_if_slow("compiling this model's simulation, which a machine does once, takes a while"):
+                self._step()
+                self._restart()
             self._overflows.zero_()
         self.step_graph = WarpGraph(self._step, self.device, self, "worlds", "data")
         self.reset_graph = WarpGraph(self._restart, self.device, self, "worlds", "data")
@@ -239,6 +244,18 @@ def _like_the_c_engine(model: mjw.Model, data: mjw.Data) -> None:
     wp.launch(_align_frames, data.naconmax, inputs=inputs, outputs=[data.contact.frame])
     if model.neq:
         mjw.com_vel(model, data)
+
+
+@contextmanager
+def _told_if_slow(what: str) -> Iterator[None]:
+    """Print a line once it has taken `PATIENCE` seconds."""
+    timer = threading.Timer(PATIENCE, print, [f"note: {what}"], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _demand_warp_on(device: torch.device) -> None:

@@ -55,12 +55,12 @@ def emulated():
     return {"EMULATED_GPU": str(library), "PYTHONPATH": os.pathsep.join(map(str, (FOLDER, TESTS.parent)))}
 
 
-def python(words, emulated, cwd=None, **more):
+def python(words, emulated, cwd=None, code=0, **more):
     done = subprocess.run(
         [sys.executable, *map(str, words)], cwd=str(cwd or TESTS.parent), timeout=500, capture_output=True, text=True,
         env={**os.environ, **emulated, **more},
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
+    assert done.returncode == code, done.stdout[-5000:] + done.stderr[-3000:]
     return done
 
 
@@ -100,6 +100,15 @@ def test_isaac_gyms_simulation_is_on_the_gpu_in_a_process_of_its_own(emulated, s
     words = ["task=Cartpole", "sim=isaacgym", "device=cuda", "run_dir=run", *TINY]
     python([SCRIPTS / "train.py", *words], {**emulated, "PYTHONPATH": path}, tmp_path)
     assert json.loads((tmp_path / "run/summary.json").read_text())["device"] == "cuda"
+
+
+def test_driver_without_cuda_ipc_is_named_with_the_remedy(emulated, tmp_path):
+    words = [SCRIPTS / "train.py", "task=Cartpole", "run_dir=run", *TINY]
+    done = python(words, emulated, tmp_path, code=2, EMULATED_GPU_WITHOUT_IPC="1")
+    last = done.stderr.splitlines()[-1]
+    assert last == (
+        "error: processes can't share GPU memory here (CUDA error: operation not supported): take runtime=sync"
+    )
 
 
 def test_simulator_of_the_cpu_is_a_run_on_the_cpu(emulated, tmp_path):

@@ -80,8 +80,11 @@ class Team:
             for role, process in self.processes.items():
                 process.start()
                 theirs[role].close()  # so that a death in the middle of a message is an end of file
-        except BaseException:
+        except BaseException as error:
             self.__exit__()
+            if isinstance(error, RuntimeError) and "CUDA error" in str(error):  # no CUDA IPC: under WSL, say
+                why = str(error).splitlines()[0]
+                raise UserError(f"processes can't share GPU memory here ({why}): take runtime=sync") from error
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)

@@ -7,6 +7,7 @@ were recorded, done again on the same memory; what they did while they were reco
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
@@ -246,6 +247,8 @@ def reduce(tensor):
     """How a tensor goes to another process: CUDA IPC for a device's, torch's own way for another."""
     if not tensor.is_cuda:
         return torch.multiprocessing.reductions.reduce_tensor(tensor)
+    if os.environ.get("EMULATED_GPU_WITHOUT_IPC"):
+        raise RuntimeError("CUDA error: operation not supported\nCompile with `TORCH_USE_CUDA_DSA`")
     details = tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
     return rebuild, (ops().handle(tensor), *details)
 

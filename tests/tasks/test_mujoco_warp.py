@@ -2,6 +2,8 @@
 
 import importlib.util
 import operator
+import re
+import time
 
 import numpy as np
 import pytest
@@ -340,6 +342,19 @@ def test_pictures_are_of_the_environment_asked_for(warp):
     env.simulator._view("qpos")[1, 1] = 1.2
     assert (env.render(160, 120, 1) != first).any()
     assert (env.render(160, 120, 0) == first).all()
+
+
+def test_user_is_told_of_a_compiler_that_takes_long(warp_on_cpu, monkeypatch, capsys):
+    from tasks import mujoco_warp_sim as sim
+
+    monkeypatch.setattr(sim, "PATIENCE", 1e4)
+    warp_on_cpu("Cartpole", 2)
+    assert capsys.readouterr().err == ""
+    step = sim.WarpSimulator._step
+    monkeypatch.setattr(sim, "PATIENCE", 0.01)
+    monkeypatch.setattr(sim.WarpSimulator, "_step", lambda self: (time.sleep(0.1), step(self)))
+    warp_on_cpu("Cartpole", 2)
+    assert re.fullmatch(r"note: compiling .*\n", capsys.readouterr().err)
 
 
 def test_missing_packages_and_gpu_are_named_with_their_remedies(monkeypatch):

@@ -12,8 +12,9 @@ from torch import Tensor
 from pql.networks import FlatParameters
 from pql.normalizer import Normalizer
 from pql.replay import Replay
-from pql.runtime.device import Graphed, InFlight, device_of
+from pql.runtime.device import InFlight, device_of
 from pql.runtime.shared import Shared
+from tasks.graphs import TorchGraph
 
 
 def seed_of(seed: int, role: str) -> int:
@@ -96,7 +97,8 @@ class Learner:
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=cfg.autocast, cache_enabled=False)
         self.normalizer = Normalizer(replay.obs_dim + replay.critic_obs_dim, device)
         self.generator = generator_of(cfg.seed, self.role, home)
-        self.graphed_step = Graphed(self.step, device, [self.generator], cfg.cuda_graphs and device == home)
+        graphs = cfg.cuda_graphs and device == home
+        self.graphed_step = TorchGraph(self.step, device, [self.generator], graphs, "updates")
         self.in_flight = InFlight(device)
 
     def sample(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,12 +36,10 @@ class TaskEnv(VectorEnv):
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
         self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
-        self._before: Callable[..., Any] = self._control
-        self._after: Callable[..., Any] = self._judge
-        if self.device.type == "cuda" and simulator.in_place:
-            self._before, self._after = (
-                TorchGraph(function, self._sampler.generator) for function in (self._control, self._judge)
-            )
+        self._before, self._after = (
+            TorchGraph(function, self.device, [self._sampler.generator], simulator.in_place)
+            for function in (self._control, self._judge)
+        )
         self.reset()
 
     @torch.no_grad()

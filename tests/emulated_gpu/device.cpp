@@ -130,6 +130,7 @@ std::atomic<int64_t> sync_debug_mode{0};
 void waits(const std::string& what) {
   TORCH_CHECK(!capturing, "CUDA error: operation not permitted when stream is capturing (", what, ")");
   TORCH_CHECK(sync_debug_mode != 2, "called a synchronizing CUDA operation (", what, ")");
+  if (sync_debug_mode == 1) TORCH_WARN("called a synchronizing CUDA operation (", what, ")");
 }
 
 // A CPU's generator behind a device's name.
@@ -150,7 +151,12 @@ struct Generator final : c10::GeneratorImpl {
   }
   Generator* clone_impl() const override { return new Generator(device_.index(), inside.clone()); }
   at::Generator inside;
+  void graphsafe_set_state(const c10::intrusive_ptr<c10::GeneratorImpl>& other) override {
+    auto* theirs = static_cast<Generator*>(other.get());
+    inside = theirs->inside, registered = theirs->registered, lost = theirs->lost;
+  }
   bool registered = false;  // with the graph that is being recorded
+  bool lost = false;  // in a recording that failed
 };
 
 struct CUDAHooks final : at::CUDAHooksInterface {
@@ -256,6 +262,7 @@ class Call {
       TORCH_CHECK(generator.device() == device, "Expected a '", device, "' generator device but found '",
                   generator.device(), "'");
       auto* mine = static_cast<Generator*>(generator.unsafeGetGeneratorImpl());
+      TORCH_CHECK(!mine->lost, "Offset increment outside graph capture encountered unexpectedly.");
       TORCH_CHECK(!capturing || mine->registered, "a generator is used in a graph that it was not registered with");
       return mine->inside;
     }
@@ -415,8 +422,11 @@ void set_registered(at::Generator generator, bool now) {
   static_cast<Generator*>(generator.unsafeGetGeneratorImpl())->registered = now;
 }
 
+void set_lost(at::Generator generator) { static_cast<Generator*>(generator.unsafeGetGeneratorImpl())->lost = true; }
+
 void set_capturing(bool now) { capturing = now; }
 void set_sync_debug_mode(int64_t mode) { sync_debug_mode = mode; }
+int64_t get_sync_debug_mode() { return sync_debug_mode; }
 
 TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_the_cpu>()); }
 
@@ -440,8 +450,10 @@ TORCH_LIBRARY(emulated_gpu, m) {
   m.def("exchange_device(int device) -> int", &exchange_device);
   m.def("exchange_stream(int device, int stream) -> int", &exchange_stream);
   m.def("set_registered(Generator? generator, bool now) -> ()", &set_registered);
+  m.def("set_lost(Generator? generator) -> ()", &set_lost);
   m.def("set_capturing(bool now) -> ()", &set_capturing);
   m.def("set_sync_debug_mode(int mode) -> ()", &set_sync_debug_mode);
+  m.def("get_sync_debug_mode() -> int", &get_sync_debug_mode);
 }
 
 }  // namespace

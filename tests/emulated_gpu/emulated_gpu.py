@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 DEVICES = 2
 MEMORY = 16 << 30
+DEFAULT_GENERATORS = []  # named here, but what draws from none of its own draws from the library's
 
 
 def index_of(device=None):
@@ -226,6 +227,8 @@ def graph(cuda_graph, pool=None, stream=None, capture_error_mode="global"):
                 yield
         except BaseException:
             cuda_graph.calls = []
+            for generator in (DEFAULT_GENERATORS[index_of()], *cuda_graph.generators):
+                ops().set_lost(generator)
             raise
         finally:
             ops().set_capturing(False)
@@ -259,6 +262,7 @@ def rebuild(handle, dtype, size, stride, offset):
 
 
 def set_up_torch(torch):
+    DEFAULT_GENERATORS.extend(torch.Generator(f"cuda:{index}") for index in range(DEVICES))
     changes = {
         "is_available": lambda: True,
         "device_count": lambda: DEVICES,
@@ -281,6 +285,8 @@ def set_up_torch(torch):
         "is_current_stream_capturing": lambda: CUDAGraph.recording is not None,
         "_sleep": lambda cycles: None,
         "set_sync_debug_mode": set_sync_debug_mode,
+        "get_sync_debug_mode": lambda: ops().get_sync_debug_mode(),
+        "default_generators": DEFAULT_GENERATORS,
         "Stream": Stream,
         "Event": Event,
         "CUDAGraph": CUDAGraph,

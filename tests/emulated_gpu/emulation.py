@@ -146,6 +146,16 @@ def test_graph_draws_on_from_a_generator_that_it_knows():
     assert not torch.equal(*draws)
 
 
+def test_generator_is_lost_in_a_recording_that_fails():
+    generator, x = torch.Generator(GPU).manual_seed(0), torch.ones(3, device=GPU)
+    with pytest.raises(RuntimeError, match="capturing"):
+        recorded(lambda: float(x.sum()), generator)
+    with pytest.raises(RuntimeError, match="Offset increment"):
+        torch.rand(3, device=GPU, generator=generator)
+    generator.graphsafe_set_state(torch.Generator(GPU).manual_seed(0))
+    torch.rand(3, device=GPU, generator=generator)
+
+
 def write(tensor, value):
     tensor.fill_(value)
 

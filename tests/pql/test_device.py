@@ -22,10 +22,11 @@ from pql.errors import UserError
 from pql.evaluation import make_env
 from pql.p_learner import PLearner
 from pql.replay import Replay, Transition
-from pql.runtime.device import Graphed, InFlight, device_of, mps_is_running
+from pql.runtime.device import InFlight, device_of, mps_is_running
 from pql.runtime.shared import Mailbox
 from pql.trainer import make_replay, make_shared
 from pql.v_learner import VLearner
+from tasks.graphs import TorchGraph
 
 OBS, ACTION = 5, 2
 
@@ -312,7 +313,7 @@ def test_recording_catches_what_a_graph_would_not_repeat():
 
 def test_on_a_cpu_a_graphed_function_is_called_and_nothing_waits():
     calls = []
-    graphed = Graphed(lambda: calls.append(1), torch.device("cpu"))
+    graphed = TorchGraph(lambda: calls.append(1), torch.device("cpu"), [])
     for _ in range(6):
         graphed()
     report = torch.tensor([4])

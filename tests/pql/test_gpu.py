@@ -13,9 +13,11 @@ from pql.evaluation import make_env
 from pql.metrics import read_metrics
 from pql.p_learner import PLearner
 from pql.replay import Transition
-from pql.runtime.device import IN_FLIGHT, Graphed, InFlight
+from pql.runtime.device import IN_FLIGHT, InFlight
 from pql.trainer import make_replay, make_shared, train
 from pql.v_learner import VLearner
+from tasks import graphs
+from tasks.graphs import WARM_UP
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda:0")
@@ -54,7 +56,7 @@ def no_wait():
 @pytest.mark.parametrize("role", [VLearner, PLearner])
 def test_graph_gives_the_updates_of_plain_calls(tiny, plugin, role, algo):
     plain, graphed = (learner(role, tiny, algo, True, cuda_graphs=graphs) for graphs in ("false", "true"))
-    for _ in range(Graphed.WARM_UP + 20):
+    for _ in range(WARM_UP + 20):
         plain.update()
         graphed.update()
     assert plain.graphed_step.graph is None and graphed.graphed_step.graph is not None
@@ -65,10 +67,34 @@ def test_graph_gives_the_updates_of_plain_calls(tiny, plugin, role, algo):
     torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("seen", ["before", "while recording"])
+def test_function_that_looks_at_a_value_goes_on_being_called(capfd, monkeypatch, seen):
+    x, generator = torch.zeros(3, device=GPU), torch.Generator(GPU).manual_seed(0)
+    if seen != "before":
+        monkeypatch.setattr(graphs, "waits_noted", lambda: contextlib.nullcontext([]))
+
+    def draws():
+        x.add_(torch.rand(3, device=GPU, generator=generator))
+        return float(x.sum())
+
+    graphed = graphs.TorchGraph(draws, GPU, [generator], what="sums")
+    sums = [graphed() for _ in range(WARM_UP + 3)]
+    assert sums == sorted(sums) and len(set(sums)) == len(sums)
+    said = capfd.readouterr().err
+    assert said.count("note: no CUDA graph") == 1 and "sums are slower" in said
+    if seen == "before":
+        assert graphed.recordings == 0 and "test_gpu.py" in said
+    again, same = torch.zeros(3, device=GPU), torch.Generator(GPU).manual_seed(0)
+    for _ in sums:
+        again += torch.rand(3, device=GPU, generator=same)
+    assert torch.equal(x, again)
+    torch.rand(3, device=GPU)
+
+
 @pytest.mark.parametrize("role", [VLearner, PLearner])
 def test_graph_draws_other_rows_each_time_and_sees_what_is_new(tiny, plugin, role):
     one = learner(role, tiny, "pql")
-    for _ in range(Graphed.WARM_UP + 2):
+    for _ in range(WARM_UP + 2):
         one.update()
     drawn = []
     for _ in range(3):
@@ -86,7 +112,7 @@ def test_graph_draws_other_rows_each_time_and_sees_what_is_new(tiny, plugin, rol
 @pytest.mark.parametrize("role", [VLearner, PLearner])
 def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plugin, role, graphs):
     one = learner(role, tiny, "pql", cuda_graphs=graphs)
-    for _ in range(Graphed.WARM_UP + 2):
+    for _ in range(WARM_UP + 2):
         one.update()
     with no_wait():
         for _ in range(10):

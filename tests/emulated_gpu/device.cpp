@@ -2,7 +2,7 @@
 //
 // As on a GPU: operands of one operation lie on one device (numbers excepted), a generator on its own, a view stays a
 // view, new memory holds anything (NaN here), another process maps it by a handle, and an operation for which a host
-// waits fails while it records and in torch.cuda.set_sync_debug_mode("error"). Not so: kernels here are done when asked.
+// waits fails while it records and in torch.cuda.set_sync_debug_mode("error"). Unlike there, kernels run when asked.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
@@ -52,7 +52,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Stream getStream(c10::Device d) const override {
     return c10::Stream(c10::Stream::UNSAFE, d, streams[d.index() < 0 ? current : d.index()]);
   }
-  c10::Stream getNewStream(c10::Device d, int) const override { return c10::Stream(c10::Stream::UNSAFE, d, ++last_stream); }
+  c10::Stream getNewStream(c10::Device d, int) const override {
+    return c10::Stream(c10::Stream::UNSAFE, d, ++last_stream);
+  }
   c10::Stream exchangeStream(c10::Stream s) const override {
     c10::Stream before = getStream(s.device());
     streams[s.device_index()] = s.id();
@@ -150,11 +152,11 @@ struct Generator final : c10::GeneratorImpl {
     return inside.unsafeGetGeneratorImpl()->get_state();
   }
   Generator* clone_impl() const override { return new Generator(device_.index(), inside.clone()); }
-  at::Generator inside;
   void graphsafe_set_state(const c10::intrusive_ptr<c10::GeneratorImpl>& other) override {
     auto* theirs = static_cast<Generator*>(other.get());
     inside = theirs->inside, registered = theirs->registered, lost = theirs->lost;
   }
+  at::Generator inside;
   bool registered = false;  // with the graph that is being recorded
   bool lost = false;  // in a recording that failed
 };
@@ -233,8 +235,8 @@ class Call {
 
   void place(c10::Device d) {
     if (d.index() < 0) d = {c10::kCUDA, current};
-    TORCH_CHECK(!found || d == device, "Expected all tensors to be on the same device, but found at least two devices, ",
-                device, " and ", d, "! (", op.operator_name(), ")");
+    TORCH_CHECK(!found || d == device, "Expected all tensors to be on the same device, but found at least two devices,",
+                " ", device, " and ", d, "! (", op.operator_name(), ")");
     device = d, found = true;
   }
 
@@ -381,7 +383,8 @@ at::Tensor as_cuda(const at::Tensor& tensor) { return renamed(tensor, {c10::kCUD
 std::vector<int64_t> handle(const at::Tensor& tensor) {
   const char* data = static_cast<const char*>(tensor.storage().data());
   const int64_t at = data - memory.base(), n = tensor.storage().nbytes();
-  TORCH_CHECK(n == 0 || (0 <= at && at < static_cast<int64_t>(Memory::kSize)), "memory of another process, or the host's");
+  const bool mine = 0 <= at && at < static_cast<int64_t>(Memory::kSize);
+  TORCH_CHECK(n == 0 || mine, "memory of another process, or the host's");
   return {getpid(), memory.file, n ? at : 0, n, tensor.get_device()};
 }
 

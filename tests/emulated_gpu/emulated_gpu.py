@@ -307,7 +307,6 @@ def set_up_warp(wp):
     wp.device_from_torch = lambda device: device_from_torch("cpu" if torch.device(device).type == "cuda" else device)
     wp.stream_from_torch = lambda stream: None
 
-
     def to_torch_as_cuda(array):
         with _disable_current_modes():  # no operation of a device, so in no recording
             return ops().as_cuda(to_torch(array))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pql import checkpoint, config, trainer
-from pql.errors import RoleFailed
+from pql.errors import RoleFailed, UserError
 from pql.metrics import read_metrics
 from pql.trainer import train
 
@@ -183,3 +183,9 @@ def test_roles_draw_from_generators_of_their_own():
 
     seeds = {seed_of(seed, role) for seed in range(50) for role in ("actor", "v_learner", "p_learner", "networks")}
     assert len(seeds) == 200
+
+
+def test_simulator_of_a_plugin_is_named_like_any_other(tiny):
+    assert config.load(tiny(sim="plane")).sim.name == "plane"
+    with pytest.raises(UserError, match=r"unknown sim 'plan'; did you mean plane\?.* there are: .*plane"):
+        config.load(tiny(sim="plan"))

@@ -187,5 +187,5 @@ def test_roles_draw_from_generators_of_their_own():
 
 def test_simulator_of_a_plugin_is_named_like_any_other(tiny):
     assert config.load(tiny(sim="plane")).sim.name == "plane"
-    with pytest.raises(UserError, match=r"unknown sim 'plan'; did you mean plane\?.* there are: .*plane"):
+    with pytest.raises(UserError, match=r"unknown sim 'plan' \(did you mean plane\?\)"):
         config.load(tiny(sim="plan"))

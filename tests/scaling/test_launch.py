@@ -199,7 +199,9 @@ def test_plan_edited_under_a_running_sweep_stops_it_with_one_line(sweep):
     sweep.until_training()
     path = sweep.out / "plan.json"
     good = path.read_text()
-    path.write_text(good.replace('"seed": 1', '"seed": 7'))
+    edited = path.with_suffix(".edited")
+    edited.write_text(good.replace('"seed": 1', '"seed": 7'))
+    edited.replace(path)  # at once, for the sweep reads it all the time
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 2 and errors.count("\n") == 1 and "was edited" in errors
     assert not sweep.trainers()

@@ -72,8 +72,14 @@ def steps(part: str, options: Options) -> list[Step]:
     task = "Cartpole" if quick else "Ant"
     bench = ["scripts/bench.py", part]
     if part == "tests":
-        where = ["tests/pql/test_pql_d.py"] if quick else ["tests/pql", "tests/tasks"]
-        return [Step("gpu", ["-m", "pytest", "-m", "gpu", "-q", "--junitxml={out}", *where], ".xml", read_tests)]
+        pytest, whole = ["-m", "pytest", "-m", "gpu", "-q", "--junitxml={out}"], "run_on_a_gpu"  # what takes longest
+        groups = {
+            "learners": ["tests/pql", "-k", f"not {whole}"],
+            "simulation": ["tests/tasks"],
+            "runs": ["tests/pql", "-k", whole],
+        }
+        groups = {"losses": ["tests/pql/test_pql_d.py"]} if quick else groups
+        return [Step(name, [*pytest, *words], ".xml", read_tests) for name, words in groups.items()]
     if part == "sim":
         names = [task] if quick else tasks.list()
         sizes = ["num_envs=[16]", "seconds=0.1"] if quick else ["num_envs=[1024,4096,16384]", "seconds=4"]

@@ -94,8 +94,8 @@ def test_a_signal_reaches_the_command_whose_end_is_awaited(start, tmp_path, sent
     process = start(sys.executable, "-c", CHILD)
     assert process.stdout.readline() == "ready\n"
     os.kill(process.pid, signal.Signals[sent])
-    assert process.stdout.readline() == f"{seen}\n"
-    assert process.wait(timeout=60) == 5
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (5, f"{seen}\n"), err
     assert mps_log(tmp_path)[-1] == "quit"
 
 

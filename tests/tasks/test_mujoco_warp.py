@@ -344,6 +344,15 @@ def test_pictures_are_of_the_environment_asked_for(warp):
     assert (env.render(160, 120, 0) == first).all()
 
 
+def test_kernels_compile_for_a_gpu(tmp_path):
+    """By the compiler that Warp brings, which needs no driver."""
+    from tasks import mujoco_warp_sim
+
+    made = wp.compile_aot_module(mujoco_warp_sim._poll.module, arch=[90], module_dir=tmp_path, use_ptx=True)
+    text = "".join(path.read_text() for path in made if path.suffix == ".ptx")
+    assert ".target sm_90" in text and all(name in text for name in ("_poll", "_place", "_align_frames"))
+
+
 def test_user_is_told_of_a_compiler_that_takes_long(warp_on_cpu, monkeypatch, capsys):
     from tasks import mujoco_warp_sim as sim
 

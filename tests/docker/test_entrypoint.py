@@ -19,14 +19,14 @@ read -r word; echo "$word" >>"$MPS_LOG"; exit ${MPS_QUITS:-0}
 """
 # Says when it is ready, and on a signal its name; then it ends with code 5, as a trainer after its checkpoint.
 CHILD = """
-import signal, sys, time
+import os, signal, sys, time
 def stop(number, frame):
-    print(signal.Signals(number).name, flush=True)
+    os.write(1, (signal.Signals(number).name + "\\n").encode())  # print may not be called from within a print
     time.sleep(0.2)
     sys.exit(5)
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, stop)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 while True:
     time.sleep(0.05)
 """

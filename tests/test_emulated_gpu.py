@@ -33,6 +33,7 @@ PARTS = {
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there: make gpu-check tests on it"),
+    pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA; a CPU's build takes an emulated one"),
     pytest.mark.skipif(torch.__version__ < "2.13", reason="device.cpp is written for torch 2.13"),
     pytest.mark.skipif(shutil.which("g++") is None, reason="an emulated GPU is built by g++"),
 ]

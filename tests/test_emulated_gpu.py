@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ PARTS = {
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there: make gpu-check tests on it"),
-    pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA; a CPU's build takes an emulated one"),
+    pytest.mark.skipif(torch.version.cuda is not None, reason="an emulated GPU is for a torch that has no CUDA"),
     pytest.mark.skipif(torch.__version__ < "2.13", reason="device.cpp is written for torch 2.13"),
     pytest.mark.skipif(shutil.which("g++") is None, reason="an emulated GPU is built by g++"),
 ]
@@ -44,8 +43,9 @@ def emulated():
     """Variables of a process that finds two emulated GPUs. The library is built once per source and torch."""
     source = FOLDER / "device.cpp"
     key = hashlib.sha256(f"{torch.__version__} {sys.version} {source.read_text()}".encode()).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"pql-emulated-gpu-{os.getuid()}-{key}.so"
+    library = TESTS.parent / ".pytest_cache" / "emulated_gpu" / f"{key}.so"
     if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
         home = Path(torch.__file__).parent
         own = library.with_suffix(f".{os.getpid()}")
         includes = [f"-I{home / 'include'}", f"-I{home / 'include/torch/csrc/api/include'}"]

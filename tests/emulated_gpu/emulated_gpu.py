@@ -131,7 +131,7 @@ class CUDAGraph:
     recording: CUDAGraph | None = None
 
     def __init__(self, keep_graph=False):
-        self.calls, self.generators, self.replays = [], [], 0
+        self.calls, self.generators = [], []
 
     def register_generator_state(self, generator):
         ops().set_registered(generator, True)
@@ -146,10 +146,6 @@ class CUDAGraph:
                 for mine, its in zip(results, new):
                     if mine is not None:
                         mine.copy_(its)
-        self.replays += 1
-
-    def reset(self):
-        self.calls = []
 
 
 class Recording(TorchDispatchMode):

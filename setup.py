@@ -1,6 +1,6 @@
 """Packages pql (learning), tasks (environments) and scaling (laws); versions are pinned in docker/constraints*.txt."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 CORE = ["torch", "numpy", "scipy", "tensorboard", "omegaconf", "hydra-core", "rich", "safetensors"]
 SCIENCE = ["pandas", "scikit-learn", "matplotlib", "pyarrow", "submitit", "jinja2"]
@@ -18,8 +18,7 @@ setup(
     version="0.1.0",
     description="Parallel Q-Learning with an exact updates-to-data ratio, and the laws that follow from varying it",
     python_requires=">=3.8",
-    packages=["pql", "pql.algorithms", "pql.bench", "pql.runtime", "tasks", "tasks.models", "scaling"],
-    package_data={"tasks.models": ["*.xml"]},
+    packages=find_packages(include=["pql*", "tasks*", "scaling*"]),
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
         # the GPU's packages are tested on a CPU

@@ -69,14 +69,14 @@ def pipeline(argv: list[str]) -> int:
 
 def peers(argv: list[str]) -> int:
     """PQL, rsl_rl's PPO and stable-baselines3's SAC on one task."""
-    from pql import peers
+    from pql.bench import peers
 
     return peers.main(argv)
 
 
 def curves(argv: list[str]) -> int:
     """Learning curves of runs: a table and a picture."""
-    from pql import curves
+    from pql.bench import curves
 
     options = cli.parse(argv, CurvesOptions, "scripts/bench.py curves runs=[...] [key=value ...]")
     cli.require(bool(options.runs), "runs", options.runs, "a list of run directories: runs=[runs/a,runs/b]")
@@ -85,7 +85,7 @@ def curves(argv: list[str]) -> int:
 
 
 def _write(path: str, values: object) -> None:
-    from pql.checkpoint import write_atomically
+    from pql.run.checkpoint import write_atomically
 
     write_atomically(Path(path), json.dumps(values, indent=1))
 

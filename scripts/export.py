@@ -23,8 +23,8 @@ def main(argv: list[str]) -> int:
         options = cli.parse(argv, Options, "scripts/export.py run_dir=... [key=value ...]")
         cli.require(options.steps >= 1, "steps", options.steps, "at least 1")
         out = cli.output_file("out", options.out, ".onnx") if options.out else Path(options.run_dir) / "policy.onnx"
-        from pql import evaluation
-        from pql.export import TOLERANCE, export
+        from pql.run import evaluation
+        from pql.run.export import TOLERANCE, export
 
         trained = evaluation.load_run(options.run_dir, 32)
         parity = export(trained, out, options.steps)

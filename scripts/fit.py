@@ -8,10 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scaling.cli import main
-from scaling.fit import Options, fit
-from scaling.laws_json import write
-from scaling.report import conclusions, write_report
-from scaling.terminal import bullet
+from scaling.report.fit import Options, fit
+from scaling.report.html import conclusions, write_report
+from scaling.report.laws_json import write
+from scaling.report.terminal import bullet
 
 
 def run(options: Options) -> None:

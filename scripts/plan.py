@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from scaling.cli import main
-from scaling.plan import Options, command, make_plan, with_interval
-from scaling.terminal import bullet, shell, table
+from scaling.report.plan import Options, command, make_plan, with_interval
+from scaling.report.terminal import bullet, shell, table
 
 
 def run(options: Options) -> None:

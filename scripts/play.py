@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
         cli.require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
         cli.require(options.seconds > 0, "seconds", options.seconds, "greater than 0")
         out = cli.output_file("out", options.out, ".mp4") if options.out else Path(options.run_dir) / "video.mp4"
-        from pql import evaluation
-        from pql.video import record
+        from pql.run import evaluation
+        from pql.run.video import record
 
         trained = evaluation.load_run(options.run_dir, options.episodes, options.seed)
         print(evaluation.report_text(evaluation.report(trained, trained.evaluate())))

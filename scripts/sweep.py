@@ -8,7 +8,7 @@ import sys
 from typing import Any, Mapping
 
 from scaling.errors import InputError
-from scaling.sweep_cli import main
+from scaling.sweep.cli import main
 
 
 def resolve(overrides: list[str]) -> dict[str, Any]:

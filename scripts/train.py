@@ -13,7 +13,7 @@ def main(argv: list[str]) -> int:
         print(config.overrides_help())
         return 0
     with user_errors():
-        from pql.trainer import train
+        from pql.run.trainer import train
 
         cfg = config.load(argv)
         try:

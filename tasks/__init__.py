@@ -7,15 +7,15 @@ Importing this package needs torch only; a simulator is imported when an environ
 
 from __future__ import annotations
 
-from tasks.ant import Ant
-from tasks.ball_balance import BallBalance
 from tasks.base import Step, VectorEnv
-from tasks.cartpole import Cartpole
 from tasks.errors import TaskError
-from tasks.humanoid import Humanoid
 from tasks.registry import brought, device_type, get, make, register
 from tasks.registry import names as list
-from tasks.simulator import Backend, Simulator, register_simulator
+from tasks.simulators import Backend, Simulator, register_simulator
+from tasks.suite.ant import Ant
+from tasks.suite.ball_balance import BallBalance
+from tasks.suite.cartpole import Cartpole
+from tasks.suite.humanoid import Humanoid
 from tasks.task import Sampler, Start, State, Task
 
 for _task in (Ant, BallBalance, Cartpole, Humanoid):

@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.graphs import TorchGraph
-from tasks.simulator import Simulator
+from tasks.simulators.base import Simulator
 from tasks.task import Sampler, Start, State, Task
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from tasks.base import VectorEnv
+from tasks.env import TaskEnv
 from tasks.errors import TaskError
-from tasks.simulator import BACKENDS, Backend
+from tasks.simulators.base import BACKENDS, Backend, Simulator
 from tasks.task import Task
 
 _TASKS: dict[str, type[Task]] = {}
@@ -87,7 +88,8 @@ def make(
         if not task_options:
             raise
         raise TaskError(f"task {name} can't take the options {sorted(task_options)}: {error}") from error
-    return backend.make(name, task, num_envs, **options)
+    made = backend.make(name, task, num_envs, **options)
+    return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else made
 
 
 def device_type(name: str, sim: str = "auto") -> tuple[str, str]:

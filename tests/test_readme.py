@@ -39,7 +39,7 @@ SMALLER = (
     ("scripts/bench.py pipeline", "task=Cartpole seconds=0.2 settle=0 rounds=1 sides=[sync] num_envs=16 "
      "algo.batch_size=16 algo.hidden=[8] algo.replay_size=20000 algo.warmup_steps=4 algo.critic_updates_per_step=0.5 "
      "compile=false", (0,)),
-    ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/test_peers.py runs its cells
+    ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/bench/test_peers.py runs its cells
     ("scripts/bench.py curves", "", (0,)),
     ("scaling.study", "replicates=2 samples=4", (0,)),
 )  # fmt: skip

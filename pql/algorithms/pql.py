@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pql.networks import EnsembleMLP, Policy
-from pql.replay import Batch
+from pql.algorithms.networks import EnsembleMLP, Policy
+from pql.roles.replay import Batch
 
 
 class PQL:

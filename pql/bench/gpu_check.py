@@ -30,12 +30,12 @@ from xml.etree import ElementTree
 import torch
 
 import tasks
-from pql import cli, curves
-from pql.bench import gpu_report
-from pql.checkpoint import write_atomically
+from pql import cli
+from pql.bench import curves, gpu_report
 from pql.config import key
-from pql.devices import resolve_device
+from pql.config.devices import resolve_device
 from pql.errors import UserError, nearest, user_errors
+from pql.run.checkpoint import write_atomically
 from pql.runtime.device import mps_is_running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def steps(part: str, options: Options) -> list[Step]:
             "simulation": ["tests/tasks"],
             "runs": ["tests/pql", "-k", whole],
         }
-        groups = {"losses": ["tests/pql/test_pql_d.py"]} if quick else groups
+        groups = {"losses": ["tests/pql/algorithms/test_pql_d.py"]} if quick else groups
         return [Step(name, [*pytest, *words], ".xml", read_tests) for name, words in groups.items()]
     if part == "sim":
         names = [task] if quick else tasks.list()

@@ -25,13 +25,13 @@ from pql import cli, config
 from pql.algorithms import make
 from pql.bench import roofline
 from pql.bench.textbook import Textbook
-from pql.checkpoint import write_atomically
 from pql.config import key
-from pql.devices import resolve_device
-from pql.p_learner import PLearner
-from pql.replay import Transition
-from pql.trainer import make_replay, make_shared
-from pql.v_learner import VLearner
+from pql.config.devices import resolve_device
+from pql.roles.p_learner import PLearner
+from pql.roles.replay import Transition
+from pql.roles.v_learner import VLearner
+from pql.run.checkpoint import write_atomically
+from pql.run.trainer import make_replay, make_shared
 
 OBS_DIM, ACTION_DIM, ROWS = 60, 8, 100_000  # Ant's; rows of replay to sample from
 EXECUTION = {

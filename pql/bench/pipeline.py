@@ -19,11 +19,12 @@ from typing import Any, List
 
 import torch
 
-from pql import algorithms, cli, config, trainer
-from pql.actor import Actor
-from pql.checkpoint import write_atomically
+from pql import algorithms, cli, config
 from pql.config import key
-from pql.evaluation import make_env
+from pql.roles.actor import Actor
+from pql.run import trainer
+from pql.run.checkpoint import write_atomically
+from pql.run.evaluation import make_env
 from pql.runtime import parallel, sync
 
 SIDES = ("sync", "parallel", "actor")

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
-from pql import checkpoint
 from pql.errors import RoleFailed, UserError
+from pql.run import checkpoint
+from pql.run.trainer import Monitor
 from pql.runtime import worker
 from pql.runtime.device import mps_is_running
 from pql.runtime.shared import ROLES
-from pql.trainer import Monitor
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time

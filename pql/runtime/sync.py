@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 
-from pql import algorithms, checkpoint
-from pql.actor import Actor
-from pql.evaluation import make_env
-from pql.learner import seed_of
-from pql.p_learner import PLearner
+from pql import algorithms
+from pql.roles.actor import Actor
+from pql.roles.learner import seed_of
+from pql.roles.p_learner import PLearner
+from pql.roles.v_learner import VLearner
+from pql.run import checkpoint
+from pql.run.evaluation import make_env
+from pql.run.trainer import Monitor, make_replay
 from pql.runtime.device import device_of
-from pql.trainer import Monitor, make_replay
-from pql.v_learner import VLearner
 
 
 def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:

@@ -125,16 +125,17 @@ def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, par
 def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
     import torch
 
-    from pql import algorithms, checkpoint, config
-    from pql.actor import Actor
-    from pql.evaluation import make_env
-    from pql.learner import seed_of
-    from pql.p_learner import PLearner
+    from pql import algorithms, config
+    from pql.roles.actor import Actor
+    from pql.roles.learner import seed_of
+    from pql.roles.p_learner import PLearner
+    from pql.roles.v_learner import VLearner
+    from pql.run import checkpoint
+    from pql.run.evaluation import make_env
+    from pql.run.trainer import make_replay
     from pql.runtime.device import device_of
     from pql.runtime.pacing import critic_pacer, policy_pacer
     from pql.runtime.parallel import threads_of
-    from pql.trainer import make_replay
-    from pql.v_learner import VLearner
 
     torch.set_num_threads(threads_of(cfg)[role])
     torch.set_float32_matmul_precision(cfg.matmul_precision)

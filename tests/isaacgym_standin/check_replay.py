@@ -18,9 +18,9 @@ import torch
 from isaacgym.simulator import EXISTING
 
 from pql import algorithms, config
-from pql.actor import Actor
-from pql.trainer import make_replay, make_shared
-from tasks.isaacgym_env import make
+from pql.roles.actor import Actor
+from pql.run.trainer import make_replay, make_shared
+from tasks.simulators.isaacgym_env import make
 
 ENVS, N_STEP, GAMMA = 16, 3, 0.9
 

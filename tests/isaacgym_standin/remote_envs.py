@@ -1,4 +1,4 @@
-"""What the tests of `tasks.remote` let it make in a process of its own."""
+"""What the tests of `tasks.simulators.remote` let it make in a process of its own."""
 
 import os
 import signal

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pql import checkpoint, config, trainer
-from pql.metrics import read_metrics
+from pql import config
+from pql.run import checkpoint, trainer
+from pql.run.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = Path(__file__).with_name("point_mass.py")

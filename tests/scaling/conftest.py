@@ -23,7 +23,8 @@ def public_data() -> Path:
 @pytest.fixture(scope="session")
 def gym(public_data) -> pd.DataFrame:
     """The authors' gym curves on their scale of 1000."""
-    from scaling.curves import normalise, read_curves
+    from scaling.curves.read import read_curves
+    from scaling.curves.table import normalise
 
     curves = read_curves(public_data / "gym_sac_curves.csv.gz")
     return normalise(curves, str(public_data / "gym_sac_scales.csv"))[0].table
@@ -32,7 +33,7 @@ def gym(public_data) -> pd.DataFrame:
 @pytest.fixture
 def small_curves() -> pd.DataFrame:
     """One task, four ratios, 3 x 3 hyperparameters, four seeds, mild noise: 144 short runs."""
-    from scaling.synthetic import LOW, Truth, sweep
+    from scaling.study.synthetic import LOW, Truth, sweep
 
     truth = Truth(tasks={"A": (1e5, 410.0, 2e-4)})
     return sweep(truth, LOW, np.random.default_rng(0), seeds=4, points=100)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from scaling.cell import is_done, last_metrics, lock_path, read_record
-from scaling.locks import holder
-from scaling.sweep import load_plan
+from scaling.sweep.cell import is_done, last_metrics, lock_path, read_record
+from scaling.sweep.locks import holder
+from scaling.sweep.plan_file import load_plan
 
 pytestmark = pytest.mark.timeout(1800)  # requeued jobs wait, and the cells must last long enough to be disturbed
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tasks
-from tasks import simulator
+from tasks.simulators import base as simulator
 
 needs_mujoco = pytest.mark.skipif(simulator.BACKENDS["mujoco"].unavailable() is not None, reason="needs MuJoCo")
 

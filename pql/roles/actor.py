@@ -1,0 +1,179 @@
+"""The actor: steps the environments with the newest policy and fills the replay ring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pql.algorithms.exploration import MixedNoise
+from pql.algorithms.networks import FlatParameters
+from pql.roles.learner import generator_of
+from pql.roles.normalizer import Normalizer
+from pql.roles.replay import NStepWindows, Replay
+from pql.runtime.device import InFlight
+from pql.runtime.shared import Shared
+
+
+class EpisodeStatistics:
+    """Return and length of the last `window` finished episodes; empty at first, not full of zeros."""
+
+    def __init__(self, num_envs: int, device: torch.device | str, window: int = 100):
+        self.window = window
+        self.running_return = torch.zeros(num_envs, device=device)
+        self.running_length = torch.zeros(num_envs, device=device)
+        self.finished = torch.zeros((), dtype=torch.int64, device=device)
+        # one slot more than the window: where an unfinished episode's value goes, so that no branch is needed
+        self.returns = torch.zeros(window + 1, device=device)
+        self.lengths = torch.zeros(window + 1, device=device)
+
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        self.running_return += reward
+        self.running_length += 1
+        rank, ended = done.cumsum(0), done.sum()
+        # where more episodes end in one step than the window holds, its last ones count: each slot is written once
+        kept = done & (rank > ended - self.window)
+        slot = torch.where(kept, (self.finished + rank - 1) % self.window, self.window)
+        self.returns[slot] = self.running_return
+        self.lengths[slot] = self.running_length
+        self.finished += ended
+        self.running_return.masked_fill_(done, 0.0)
+        self.running_length.masked_fill_(done, 0.0)
+
+    def begin_anew(self) -> None:
+        """Forget the unfinished episodes."""
+        self.running_return.zero_()
+        self.running_length.zero_()
+
+    def means(self) -> Tensor:
+        """(3,) float64: mean return, mean length, episodes in the window; NaN means while it is empty."""
+        count = self.finished.clamp(max=self.window)
+        filled = torch.arange(self.window, device=self.returns.device) < count
+        total = torch.stack([(self.returns[:-1] * filled).sum(), (self.lengths[:-1] * filled).sum()]).double()
+        return torch.cat([total / count, count.double().unsqueeze(0)])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        names = ("running_return", "running_length", "finished", "returns", "lengths")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+
+def together(obs: Tensor, critic_obs: Tensor | None) -> Tensor:
+    """All that is observed: (N, obs_dim + critic_obs_dim). Without `critic_obs` it is `obs`, not a copy."""
+    return obs if critic_obs is None else torch.cat((obs, critic_obs), 1)
+
+
+class Actor:
+    """One vector step at a time: act with exploration noise, step, window, store, count."""
+
+    role = "actor"
+
+    def __init__(self, cfg, env, algorithm, replay: Replay, shared: Shared):
+        a, n, device = cfg.algo, env.num_envs, env.device
+        self.cfg, self.env, self.replay, self.shared = a, env, replay, shared
+        self.policy = algorithm.make_policy().to(device)
+        self.weights = FlatParameters(self.policy)
+        self.policy_version = torch.zeros(1, dtype=torch.int64, device=device)
+        width = env.obs_dim + env.critic_obs_dim
+        self.normalizer = Normalizer(width, device)
+        self.noise = MixedNoise(n, a.noise_low, a.noise_high, device)
+        self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
+        self.episodes = EpisodeStatistics(n, device)
+        self.generator = generator_of(cfg.seed, self.role, device)
+        self.obs: Tensor | None = None  # (N, obs_dim + critic_obs_dim)
+        self.in_flight = InFlight(device)
+        self.faults = torch.zeros(4, dtype=torch.int64, device=device)  # of the first step that had any
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One vector step of N environments."""
+        if self.obs is None:
+            self.obs = together(self.env.reset(), self.env.critic_obs).clone()
+            self._note_faults(self.obs.sum(1))
+            self._demand_no_faults(self.faults)
+            self._observe(self.obs)
+        action = self._act(self.obs)
+        step = self.env.step(action)
+        obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
+        self._note_faults(obs.sum(1) + next_obs.sum(1) + step.reward, action)
+        self._demand_no_faults(self.in_flight(self.faults))
+        self.episodes.add(step.reward, step.terminated | step.truncated)
+        transition = self.windows.add(
+            self.obs, action, step.reward * self.cfg.reward_scale, next_obs,
+            step.terminated, step.truncated, step.valid,
+        )  # fmt: skip
+        if transition is not None:
+            self.replay.add(transition)
+        self.obs = obs.clone()  # the environment's is valid until its next step
+        self._observe(self.obs)
+        self.shared.episodes.copy_(self.episodes.means())
+        self.shared.invalid += (~step.valid).sum()
+        if "contact_overflows" in step.info:
+            self.shared.contact_overflows.copy_(step.info["contact_overflows"])
+        self.shared.vector_steps += 1
+
+    def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
+        """Count the rows (N,) that are not finite, the first of them, and the actions that are not; at which step."""
+        bad = ~torch.isfinite(sums)
+        bad_actions = torch.zeros_like(bad) if action is None else ~torch.isfinite(action.sum(1))
+        step = torch.full_like(self.faults[0], int(self.shared.vector_steps))
+        found = torch.stack([bad.sum(), bad.long().argmax(), bad_actions.sum(), step])
+        self.faults.copy_(torch.where(self.faults[:3:2].any(), self.faults, found))
+
+    def _demand_no_faults(self, faults: Tensor | None) -> None:
+        """Raises where a step had one: such a value spoils normaliser, replay and networks."""
+        rows, first, actions, step = (0, 0, 0, 0) if faults is None else faults.tolist()
+        if actions:
+            raise FloatingPointError(
+                "learning diverged: the policy's action is NaN; lower algo.critic_lr, algo.actor_lr or "
+                "algo.reward_scale"
+            )
+        if rows:
+            raise FloatingPointError(
+                f"the simulator returned NaN or infinity in {rows} of {self.env.num_envs} environments "
+                f"(first: {first}) at vector step {step}"
+            )
+
+    def _act(self, obs: Tensor) -> Tensor:
+        if int(self.shared.vector_steps) < self.cfg.warmup_steps:
+            uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
+            return uniform * 2 - 1
+        self.shared.policy.receive(self.weights.data, self.policy_version)
+        return self.noise(self.policy(self.normalizer(obs[:, : self.env.obs_dim])), self.generator)
+
+    def _observe(self, obs: Tensor) -> None:
+        if self.cfg.normalize_obs:
+            self.normalizer.update(obs)
+            self.shared.normalizer.publish(self.normalizer.state)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        self._demand_no_faults(self.faults)
+        state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
+        state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
+        if self.obs is None:
+            return state
+        try:
+            state.update({f"env.{k}": v for k, v in self.env.state_dict().items()})
+        except NotImplementedError:  # a simulator that cannot: new episodes will begin, and no window spans the gap
+            return state
+        state["obs"] = self.obs
+        state.update({f"windows.{k}": v for k, v in self.windows.state_dict().items()})
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+        self.normalizer.state.copy_(state["normalizer"])
+        self.normalizer.refresh()
+        self.shared.normalizer.publish(self.normalizer.state)
+        self.generator.set_state(state["generator"].cpu())
+        self.episodes.load_state_dict(part("episodes."))
+        if "obs" not in state:
+            self.episodes.begin_anew()
+        else:
+            self.windows.load_state_dict(part("windows."))
+            self.env.load_state_dict(part("env."))
+            self.obs = state["obs"].to(self.env.device)

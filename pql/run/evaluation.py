@@ -1,0 +1,211 @@
+"""Evaluation: the noise-free policy in environments of its own; statistics; the policy as one module."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import tasks
+from pql import algorithms, config
+from pql.config.devices import device_for
+from pql.errors import UserError
+from pql.roles.normalizer import Normalizer
+from pql.run import checkpoint
+
+
+class Result(NamedTuple):
+    """One episode per environment."""
+
+    returns: np.ndarray  # (N,)
+    lengths: np.ndarray  # (N,)
+
+
+def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
+    """Play the first episode of every environment; yields an incomplete `Result` after each vector step.
+
+    The last one yielded is complete. Yielding lets a supervisor look after its processes in between.
+
+    Args:
+        act: observations (N, obs_dim) -> actions (N, action_dim).
+        start: an environment state to begin from, so that every evaluation meets the same initial states.
+    """
+    obs = env.reset() if start is None else env.load_state_dict(start)
+    returns = torch.zeros(env.num_envs, device=env.device)
+    lengths = torch.zeros(env.num_envs, device=env.device)
+    alive = torch.ones(env.num_envs, device=env.device)
+    for _ in range(env.max_episode_steps + 1):
+        with torch.no_grad():
+            step = env.step(act(obs))
+        returns += alive * step.reward
+        lengths += alive
+        alive *= ~(step.terminated | step.truncated)
+        obs = step.obs
+        yield Result(returns.cpu().numpy(), lengths.cpu().numpy())
+        if not alive.any():
+            return
+
+
+def play(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor]) -> Result:
+    """All of `episodes` at once."""
+    result = None
+    for result in episodes(env, act):  # noqa: B007 - the last one counts
+        pass
+    return result
+
+
+def random_policy(env: tasks.VectorEnv, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """Uniform actions in [-1, 1]."""
+    generator = torch.Generator(env.device).manual_seed(seed)
+    shape = (env.num_envs, env.action_dim)
+    return lambda obs: torch.rand(shape, generator=generator, device=env.device) * 2 - 1
+
+
+class DeployedPolicy(nn.Module):
+    """Normaliser and policy in one: raw observations (B, obs_dim) -> actions (B, action_dim) in [-1, 1]."""
+
+    def __init__(self, policy: nn.Module, normalizer: Normalizer, obs_dim: int):
+        super().__init__()
+        self.policy = policy
+        self.clip = normalizer.clip
+        self.register_buffer("mean", normalizer.mean[:obs_dim].clone())
+        self.register_buffer("inv_std", normalizer.inv_std[:obs_dim].clone())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.policy(((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip))
+
+
+def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None = None) -> tasks.VectorEnv:
+    """The configuration's task. Raises TaskError."""
+    options = {**cfg.task.options, **({"cfg": cfg.task.cfg} if cfg.task.cfg else {})}
+    sim = cfg.sim
+    return tasks.make(cfg.task.name, num_envs, sim.name, cfg.device, seed, threads, sim.contacts_per_env, **options)
+
+
+def load_policy(
+    cfg: config.Config, run_dir: Path, obs_dim: int, action_dim: int, warn: Callable[[str], None] = print
+) -> tuple[DeployedPolicy, dict[str, Any]]:
+    """The averaged policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
+    found = checkpoint.newest(run_dir, warn)
+    if found is None:
+        raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
+    folder, manifest = found
+    policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
+    weights = checkpoint.load_tensors(folder, "p_learner")["others.average"]
+    if weights.numel() != sum(p.numel() for p in policy.parameters()):
+        raise UserError(f"the policy in {folder} is not one for {cfg.task.name} with algo.hidden={cfg.algo.hidden}")
+    torch.nn.utils.vector_to_parameters(weights, policy.parameters())
+    moments = checkpoint.load_tensors(folder, "actor")["normalizer"]
+    normalizer = Normalizer(len(moments) // 2)
+    normalizer.state.copy_(moments)
+    normalizer.refresh()
+    return DeployedPolicy(policy.requires_grad_(False), normalizer, obs_dim).eval(), manifest
+
+
+def open_run(run_dir: str) -> tuple[Path, config.Config]:
+    """A run's folder and configuration, its plugins imported. Raises UserError where it is no run."""
+    path = Path(run_dir)
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
+    cfg = config.read(path / "config.yaml")
+    config.import_plugins(cfg.plugins)
+    cfg.run_dir = run_dir  # a run may have been moved since
+    device = "auto" if cfg.device.startswith("cuda") else cfg.device
+    cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
+    return path, cfg
+
+
+class TrainedPolicy(NamedTuple):
+    """What a finished or interrupted run has learned, with environments to try it in."""
+
+    cfg: config.Config
+    env: tasks.VectorEnv
+    act: DeployedPolicy
+    manifest: dict[str, Any]
+
+    def evaluate(self) -> Result:
+        """One episode per environment, without noise."""
+        with one_torch_thread():
+            return play(self.env, self.act)
+
+
+def load_run(run_dir: str, num_envs: int, seed: int = 0) -> TrainedPolicy:
+    """A run's newest good policy and `num_envs` environments of its task. Raises UserError, TaskError.
+
+    Checkpoints found damaged on the way are reported on stderr.
+    """
+    path, cfg = open_run(run_dir)
+    env = make_env(cfg, num_envs, seed)
+    policy, manifest = load_policy(cfg, path, env.obs_dim, env.action_dim, lambda text: print(text, file=sys.stderr))
+    return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """On a CPU the simulation has the cores: torch's threads would only fight with it over small batches."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
+    """The statistics of an evaluation as plain JSON types; intervals are 95 % bootstrap intervals."""
+    returns = result.returns
+    return {
+        "task": trained.cfg.task.name,
+        "run_dir": trained.cfg.run_dir,
+        "env_steps": trained.manifest["env_steps"],
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "mean_interval": bootstrap_interval(returns),
+        "interquartile_mean": interquartile_mean(returns),
+        "interquartile_mean_interval": bootstrap_interval(returns, interquartile_mean),
+        "std": float(returns.std()),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "mean_length": float(result.lengths.mean()),
+        "returns": [float(value) for value in returns],
+    }
+
+
+def report_text(values: dict[str, Any]) -> str:
+    """`report` for people."""
+    (low, high), (iqm_low, iqm_high) = values["mean_interval"], values["interquartile_mean_interval"]
+    return (
+        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise\n"
+        f"  mean return         {values['mean']:10.2f}   95 % interval {low:.2f} to {high:.2f}\n"
+        f"  interquartile mean  {values['interquartile_mean']:10.2f}   95 % interval {iqm_low:.2f} to {iqm_high:.2f}\n"
+        f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
+        f"  mean length         {values['mean_length']:10.1f}   control steps"
+    )
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Mean of the middle half of the sorted values (Agarwal et al. 2021), with fractional ends."""
+    values = np.sort(np.asarray(values, dtype=float))
+    n = len(values)
+    low, high = n / 4, 3 * n / 4
+    # the share of each value's unit-wide cell [i, i + 1] that lies in [n/4, 3n/4]
+    i = np.arange(n)
+    weight = np.clip(np.minimum(i + 1, high) - np.maximum(i, low), 0, None)
+    return float((values * weight).sum() / weight.sum())
+
+
+def bootstrap_interval(
+    values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, level: float = 0.95, samples: int = 2000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of independent values."""
+    values = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(0)
+    resampled = values[rng.integers(0, len(values), (samples, len(values)))]
+    found = np.apply_along_axis(statistic, 1, resampled)
+    tail = (1 - level) / 2
+    return float(np.quantile(found, tail)), float(np.quantile(found, 1 - tail))

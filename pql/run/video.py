@@ -1,0 +1,64 @@
+"""A video of a trained policy, at the speed of life."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+
+from pql.run import evaluation
+
+
+def record(
+    cfg: Any,
+    path: Path,
+    seconds: float = 10.0,
+    fps: int = 30,
+    seed: int = 1,
+    width: int = 640,
+    height: int = 480,
+    warn: Callable[[str], None] = print,
+) -> str | None:
+    """Write an MP4 of the newest policy of the run in `cfg.run_dir`, whole or not at all.
+
+    One frame shows every so many control steps as come nearest to `fps`, and the file plays at just the rate that
+    this gives. Episodes that end within it begin anew.
+
+    Returns:
+        The path; or None, and one line to `warn` that says why not and what to do: no OpenGL, no encoder.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.part.mp4")
+    try:
+        import imageio.v2 as imageio
+
+        env = evaluation.make_env(cfg, 1, seed)
+        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.obs_dim, env.action_dim, warn)
+        policy.to(env.device)
+        steps_per_frame = max(1, round(1 / (fps * env.dt)))
+        obs = env.reset()
+        first = env.render(width, height)  # before a file is begun: there may be nothing to render with
+        with evaluation.one_torch_thread(), imageio.get_writer(
+            temporary,
+            fps=1 / (env.dt * steps_per_frame),
+            codec="libx264",
+            pixelformat="yuv420p",  # what browsers and players expect
+            output_params=["-crf", "23", "-movflags", "+faststart"],
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+        ) as video:
+            video.append_data(first)
+            for _ in range(1, max(1, round(seconds / (env.dt * steps_per_frame)))):
+                for _ in range(steps_per_frame):
+                    with torch.no_grad():
+                        obs = env.step(policy(obs)).obs
+                video.append_data(env.render(width, height))
+        env.close()
+        temporary.replace(path)
+        return str(path)
+    except Exception as error:  # a run is no worse for want of its video
+        warn(f"note: no video: {' '.join(str(error).split())}")
+        return None
+    finally:
+        temporary.unlink(missing_ok=True)

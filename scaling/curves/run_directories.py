@@ -1,0 +1,160 @@
+"""A folder of run directories (DESIGN, contract 6) as a curves table and as measurements for the cost model.
+
+The only thing training and science share. A broken run beside good ones costs a note, never the analysis.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from scaling.curves.table import Curves
+from scaling.errors import InputError
+from scaling.sweep.plan_file import load_plan
+
+RATE = "algo.critic_lr"  # the key that the laws call the learning rate
+WINDOWS_PER_RUN = 40  # stretches a run's log is cut into for the cost model
+
+
+def pick(tree: Any, dotted: str, default: Any = None) -> Any:
+    """Value at `a.b.c` of nested dictionaries, or the default."""
+    for key in dotted.split("."):
+        if not isinstance(tree, dict) or key not in tree:
+            return default
+        tree = tree[key]
+    return default if tree is None else tree
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """metrics.jsonl as a table; unreadable lines (a run may have been killed in the middle of one) are skipped."""
+    rows = []
+    with path.open() as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                rows.append({k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
+    return pd.DataFrame(rows)
+
+
+def windows_of(metrics: pd.DataFrame, batch_size: float, overlapped: bool) -> pd.DataFrame:
+    """Differences between logs: transitions, updates, seconds. The first stretch (warm-up, compilation) is left out."""
+    columns = ["env_steps", "critic_updates", "wall_time_s"]
+    if not set(columns) <= set(metrics):
+        return pd.DataFrame()
+    log = metrics[columns].dropna().drop_duplicates("env_steps").sort_values("env_steps")
+    log = log[log["critic_updates"] > 0]
+    if len(log) < 3:
+        return pd.DataFrame()
+    log = log.iloc[np.unique(np.linspace(1, len(log) - 1, WINDOWS_PER_RUN + 1).round().astype(int))]
+    step = log.diff().iloc[1:]
+    return pd.DataFrame({
+        "transitions": step["env_steps"], "updates": step["critic_updates"], "seconds": step["wall_time_s"],
+        "batch_size": batch_size, "overlapped": overlapped,
+    })  # fmt: skip
+
+
+def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]:
+    """One run: its curve, its windows, facts for the cost model, notes. Raises ValueError if it cannot be used."""
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (folder / name).exists():
+            raise ValueError(f"it has no {name} (never started, or deleted)")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    except Exception as error:
+        raise ValueError(f"config.yaml cannot be read ({type(error).__name__})") from None
+    metrics = read_metrics(folder / "metrics.jsonl")
+    summary, notes = {}, []
+    if (folder / "summary.json").exists():
+        summary = json.loads((folder / "summary.json").read_text())
+    if summary.get("status") != "completed":
+        notes.append(f"not completed (status: {summary.get('status', 'no summary.json')}): used up to where it ended")
+    task = pick(config, "task.name", pick(config, "task"))
+    if not isinstance(task, str):
+        raise ValueError("config.yaml names no task")
+    column = next((c for c in ("eval_return", "train_return") if c in metrics and metrics[c].notna().any()), None)
+    if column is None or "env_steps" not in metrics:
+        raise ValueError("metrics.jsonl has no line with env_steps and eval_return or train_return")
+    if column == "train_return":
+        notes.append("no evaluations: the training return stands in")
+    utd = pick(config, "algo.utd", pick(config, "utd"))
+    if utd is None and pick(config, "algo.critic_updates_per_step") and pick(config, "num_envs"):
+        utd = pick(config, "algo.critic_updates_per_step") / pick(config, "num_envs")
+    utd = utd if utd is not None else summary.get("utd")
+    if utd is None:
+        raise ValueError("neither config.yaml (algo.utd) nor summary.json (utd) tells the update ratio")
+    measured = summary.get("utd")
+    if measured and abs(measured / float(utd) - 1) > 0.01:
+        notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
+    curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
+    curve = curve.drop_duplicates("env_steps", keep="last")  # a resumed run logs its last lines twice
+    batch = pick(config, "algo.batch_size", pick(config, "batch_size", np.nan))
+    curve = curve.assign(
+        task=task, utd=float(utd), seed=pick(config, "seed", 0), batch_size=batch,
+        learning_rate=pick(config, "algo.critic_lr", pick(config, "algo.lr", np.nan)),
+        model_size=summary.get("critic_parameters", np.nan), run=folder.name,
+    )  # fmt: skip
+    overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
+    facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
+             "model_size": summary.get("critic_parameters"), "overlapped": overlapped}  # fmt: skip
+    return curve, windows_of(metrics, float(batch), overlapped), facts, notes
+
+
+def shared_settings(root: Path) -> dict[str, Any]:
+    """What every cell of the sweep in `root` was told alike, and which keys followed the learning rate.
+
+    Returns:
+        {"fixed": {key: value}, "learning_rate_keys": [keys]}, or {} where there is no plan of a sweep.
+    """
+    try:
+        cells = [cell.overrides for cell in load_plan(root).cells]
+    except InputError:
+        return {}
+    laws = {"task", "seed", "max_env_steps", "algo.utd", "algo.critic_updates_per_step", "algo.batch_size", RATE}
+    keys = [key for key in cells[0] if key not in laws and all(key in cell for cell in cells)]
+    tied = [key for key in keys if len({c[RATE] for c in cells if RATE in c}) > 1 and
+            all(c[key] == c.get(RATE) for c in cells)]  # fmt: skip
+    fixed = {key: cells[0][key] for key in keys if key not in tied and all(c[key] == cells[0][key] for c in cells)}
+    return {"fixed": fixed, "learning_rate_keys": tied}
+
+
+def read_run_directories(root: Path) -> Curves:
+    """Every folder below `root` that holds a config.yaml and a metrics.jsonl."""
+    folders = sorted({p.parent for p in root.rglob("metrics.jsonl")} | {p.parent for p in root.rglob("config.yaml")})
+    tables, windows, facts, notes = [], [], [], []
+    for folder in folders:
+        try:
+            curve, window, fact, remarks = read_run(folder)
+            if not np.isfinite(curve["episode_return"].to_numpy(dtype=float)).all():
+                raise ValueError("its return is not finite")
+        except Exception as error:  # whatever a broken run holds, it is named and the others go on
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            notes.append(f"run {folder.name}: left out, {text}")
+            continue
+        tables.append(curve)
+        windows.append(window)
+        facts.append(fact)
+        notes += [f"run {folder.name}: {remark}" for remark in remarks]
+    if not tables:
+        reason = f"; first problem: {notes[0]}" if notes else "; a run directory holds config.yaml and metrics.jsonl"
+        raise InputError(f"{root}: none of {len(folders)} run directories can be read{reason}")
+    table = pd.concat(tables, ignore_index=True)
+    if table["model_size"].isna().any():
+        table["model_size"] = table["model_size"].fillna(table["model_size"].median())
+    measured = [w for w in windows if len(w)]
+    counted = pd.DataFrame(facts)
+    ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
+    out = {"runs": len(tables), "overlapped": bool(counted["overlapped"].mean() > 0.5)}
+    out["settings"] = shared_settings(root)
+    if ratio.notna().any():
+        out["flops_per_sample"] = float(ratio.median())
+    if counted["model_size"].notna().any():
+        out["model_size"] = float(counted["model_size"].astype(float).median())
+    return Curves(table, notes, pd.concat(measured, ignore_index=True) if measured else None, out)

@@ -1,0 +1,114 @@
+"""What a sweep will cost: environment steps, critic updates, and time from an assumption or from finished cells."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from scaling.errors import InputError, nearest
+from scaling.sweep.cell import is_done, last_metrics
+from scaling.sweep.plan_file import Cell, Plan
+
+# One cell on one desktop core with small networks. Only the order of magnitude is meant: measured figures replace it.
+ASSUMED = {"env_steps_per_s": 5000.0, "updates_per_s": 200.0}
+
+
+@dataclass(frozen=True)
+class SweepCost:
+    """The cells yet to run: how many, their totals, and seconds at a given parallelism; `basis` says whence."""
+
+    cells: int
+    env_steps: float
+    updates: float | None
+    seconds: float
+    basis: str
+
+
+def cell_size(cell: Cell, settings: Mapping[str, Any]) -> dict[str, float | None]:
+    """Environment steps and critic updates of one cell, from its overrides, else from the resolved `settings`.
+
+    Updates are `utd * env_steps`, where utd may be given as `critic_updates_per_step / num_envs`.
+    """
+
+    def value(key: str) -> float | None:
+        found = cell.overrides.get(key)
+        found = settings.get(key) if found is None or isinstance(found, str) else found
+        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+    steps = value("max_env_steps")
+    per_step = None if "algo.utd" in cell.overrides else value("algo.critic_updates_per_step")
+    envs = value("num_envs")
+    utd = per_step / envs if per_step is not None and envs else value("algo.utd")
+    return {"env_steps": steps, "updates": utd * steps if utd is not None and steps is not None else None}
+
+
+def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int) -> SweepCost:
+    """Cost of the cells in `todo` with `parallel` of them at a time.
+
+    A cell is assumed to take `env_steps / env_steps_per_s + updates / updates_per_s` seconds (the sweep file's
+    `assume`, else `ASSUMED`); the median ratio of measured to assumed time over finished cells corrects it.
+    """
+    for key in plan.assume:
+        if key not in ASSUMED:
+            raise InputError(f"assume.{key} is unknown; {nearest(key, ASSUMED)}")
+    rates = {**ASSUMED, **plan.assume}
+    sizes = {cell.hash: cell_size(cell, plan.settings) for cell in plan.cells}
+
+    def assumed_s(cell: Cell) -> float:
+        steps, updates = sizes[cell.hash]["env_steps"] or 0, sizes[cell.hash]["updates"] or 0
+        return steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"]
+
+    ratios = []
+    for cell in plan.cells:
+        measured = last_metrics(out / cell.run_dir).get("wall_time_s") if is_done(out / cell.run_dir) else None
+        if measured and assumed_s(cell) > 0:
+            ratios.append(float(measured) / assumed_s(cell))
+    if ratios:
+        basis = f"measured on {len(ratios)} finished cells"
+    else:
+        basis = (f"assumed: a cell makes {rates['env_steps_per_s']:,.0f} env steps/s, "
+                 f"{rates['updates_per_s']:,.0f} updates/s")
+    times = [assumed_s(cell) * (statistics.median(ratios) if ratios else 1.0) for cell in todo]
+    updates = [sizes[cell.hash]["updates"] for cell in todo]
+    return SweepCost(
+        cells=len(todo),
+        env_steps=sum(sizes[cell.hash]["env_steps"] or 0 for cell in todo),
+        updates=None if None in updates else sum(updates),
+        seconds=max(sum(times) / max(parallel, 1), max(times, default=0.0)),
+        basis=basis,
+    )
+
+
+def describe(cost: SweepCost, total: int, parallel: int, where: str) -> list[str]:
+    """The lines printed before a sweep starts."""
+    if not cost.cells:
+        return [f"{total} cells planned in {where}: none needs a run"]
+    updates = "unknown" if cost.updates is None else count(cost.updates)
+    return [
+        f"{total} cells planned in {where}: {total - cost.cells} need no run, {cost.cells} to run",
+        f"cost: {cost.cells} cells, {count(cost.env_steps)} env steps, {updates} critic updates",
+        f"time: about {duration(cost.seconds)} with {parallel} at a time",
+        f"      ({cost.basis})",
+    ]
+
+
+def count(number: float) -> str:
+    """14400000 -> 14.4 M."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """4000 -> 1 h 06 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds / 86400:.1f} days"

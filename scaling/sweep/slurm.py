@@ -1,0 +1,132 @@
+"""The SLURM launcher: cells as job arrays through submitit, requeued with a checkpoint on preemption and time-out.
+
+Who runs is decided by the cell locks and done markers, not here: a job submitted twice finds its cell held or done.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+from scaling.errors import InputError
+from scaling.sweep.cell import CellJob
+from scaling.sweep.launch import Interrupt, PlanGuard
+from scaling.sweep.locks import exclusive
+from scaling.sweep.plan_file import Cell, Plan, write_json
+
+MAX_ARRAY = 1000  # SLURM's default MaxArraySize is 1001
+
+
+def check_slurm() -> None:
+    """Raise `InputError` unless jobs can be submitted from here."""
+    for program in ("sbatch", "squeue", "srun"):
+        if shutil.which(program) is None:
+            raise InputError(f"launcher=slurm needs {program}, which is not on PATH: "
+                             "start the sweep on a node that submits jobs, or use launcher=local")
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise InputError("launcher=slurm needs submitit: pip install submitit, or use launcher=local") from None
+
+
+def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> list[str]:
+    """Submit those of `cells` that are not in SLURM's queue already; return the new job ids."""
+    import submitit
+
+    folder = out / "slurm"
+    with exclusive(folder / ".submit.lock", limit_s=300):  # of two sweeps at a time the second sees the first's jobs
+        queued = queue(out)
+        todo = [cell for cell in cells if cell.hash not in queued]
+        chunks = [todo[i : i + MAX_ARRAY] for i in range(0, len(todo), MAX_ARRAY)]
+        known, new = _jobs(out), []
+        for chunk in chunks:
+            try:
+                executor = submitit.SlurmExecutor(folder=str(folder.resolve()), max_num_timeout=options["timeouts"])
+                executor.update_parameters(**_parameters(options, parallel=max(1, options["parallel"] // len(chunks))))
+                limit_s = options["time_min"] * 60 - options["signal_delay_s"]
+                jobs = [CellJob(str(out), cell.hash, options["retries"], options["grace_s"], True, limit_s)
+                        for cell in chunk]
+                submitted = [job.job_id for job in executor.submit_array(jobs)]
+            except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                raise InputError(f"SLURM refused the jobs ({lines[-1] if lines else type(error).__name__}): "
+                                 "correct the launcher.* options") from None
+            known.update({cell.hash: job for cell, job in zip(chunk, submitted)})
+            new += submitted
+            write_json(folder / "jobs.json", known)
+    return new
+
+
+def _parameters(options: Mapping[str, Any], parallel: int) -> dict[str, Any]:
+    cpus = int(options["cpus"])
+    wanted = {
+        "job_name": "sweep", "partition": options["partition"], "time": int(options["time_min"]),
+        "cpus_per_task": cpus, "gpus_per_node": int(options["gpus"]) or None,
+        "mem": f"{int(options['mem_gb'] * 1024)}MB" if options["mem_gb"] else None,
+        "qos": options["qos"], "account": options["account"], "constraint": options["constraint"],
+        "exclude": options["exclude"], "signal_delay_s": int(options["signal_delay_s"]), "array_parallelism": parallel,
+        "additional_parameters": {"requeue": True},
+        # srun takes the cores from SRUN_CPUS_PER_TASK alone since SLURM 22.05
+        "setup": [f"export SRUN_CPUS_PER_TASK={cpus}", f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
+                  *options["setup"]],
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def queue(out: Path) -> dict[str, str]:
+    """Cell hash -> SLURM's state, for this sweep's jobs that are still in the queue."""
+    jobs = _jobs(out)
+    if not jobs or shutil.which("squeue") is None:
+        return {}
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    answer = subprocess.run(command, capture_output=True, timeout=120)
+    if answer.returncode != 0:
+        raise InputError(f"squeue failed ({answer.stderr.decode(errors='replace').strip()}): "
+                         "wait until SLURM's controller answers, then start again")
+    states = dict(line.split()[:2] for line in answer.stdout.decode().splitlines() if len(line.split()) >= 2)
+    return {cell_hash: states[job] for cell_hash, job in jobs.items() if job in states}
+
+
+def _jobs(out: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((out / "slurm" / "jobs.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def wait(out: Path, plan: Plan, interrupt: Interrupt, tick: Callable[[Mapping[str, str]], None],
+         period_s: float = 5.0) -> None:
+    """Until no job is queued or a stop is asked for (the jobs go on). `tick` gets the queue every `period_s`.
+
+    Raises:
+        InputError: the plan file was edited meanwhile. Jobs not yet started will refuse it as well.
+    """
+    guard, next_look, misses = PlanGuard(out, plan), 0.0, 0
+    while not interrupt.count:
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + period_s
+            edited = guard.check()
+            if edited:
+                raise edited
+            try:
+                states, misses = queue(out), 0
+            except (InputError, subprocess.TimeoutExpired):  # a controller restarts now and then
+                misses += 1
+                if misses * period_s > 600:
+                    raise
+                continue
+            tick(states)
+            if not states:
+                return
+        time.sleep(0.2)
+
+
+def job_ids(out: Path) -> list[str]:
+    """The sweep's queued jobs, arrays by their common id, as `scancel` takes them."""
+    jobs = _jobs(out)
+    return sorted({jobs[cell_hash].split("_")[0] for cell_hash in queue(out)})

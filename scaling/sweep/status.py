@@ -1,0 +1,131 @@
+"""Where a sweep stands: every cell done, running, queued, failed or missing, read from the disk and SLURM's queue."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from scaling.sweep.cell import is_done, last_metrics, lock_path, read_record
+from scaling.sweep.cost import count, duration
+from scaling.sweep.locks import BEAT_S, holder
+from scaling.sweep.plan_file import Cell, Plan
+
+STATES = ("done", "running", "queued", "failed", "missing")
+COLOURS = {"done": "green", "running": "cyan", "queued": "blue", "failed": "red", "missing": "yellow"}
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """One cell's state (of `STATES`), the environment steps it has logged, and where it runs or why it failed."""
+
+    cell: Cell
+    state: str
+    env_steps: int
+    detail: str
+    final: bool = False
+
+
+def survey(out: Path, plan: Plan, queue: Mapping[str, str] | None = None,
+           known_done: dict[str, CellStatus] | None = None) -> list[CellStatus]:
+    """Look at every cell. `queue` maps hashes to SLURM states; `known_done` remembers finished cells between calls."""
+    known_done = {} if known_done is None else known_done
+    result = []
+    for cell in plan.cells:
+        status = known_done.get(cell.hash) or _look(out, cell, (queue or {}).get(cell.hash))
+        if status.state == "done":
+            known_done[cell.hash] = status
+        result.append(status)
+    return result
+
+
+def _look(out: Path, cell: Cell, queued: str | None) -> CellStatus:
+    run_dir = out / cell.run_dir
+    metrics = last_metrics(run_dir)
+    steps = int(metrics.get("env_steps") or 0)
+    if is_done(run_dir):
+        score = metrics.get("eval_return")
+        return CellStatus(cell, "done", steps, f"return {score:.4g}" if isinstance(score, (int, float)) else "")
+    owner = holder(lock_path(out, cell.hash))
+    if owner:
+        silent = owner["age_s"]
+        late = f", silent for {duration(silent)}: is it alive?" if silent > 6 * BEAT_S else ""
+        return CellStatus(cell, "running", steps, f"pid {owner.get('pid')} on {owner.get('host')}{late}")
+    if queued:
+        return CellStatus(cell, "queued", steps, f"SLURM: {queued.lower()}")
+    record = read_record(out, cell.hash)
+    attempts = record.get("attempts") or [{}]
+    if record.get("reason"):
+        tries = "never retried" if record.get("final") else f"{len(attempts)} attempts"
+        return CellStatus(cell, "failed", steps, f"{record['reason']}; {tries}", bool(record.get("final")))
+    if not attempts[-1]:
+        return CellStatus(cell, "missing", steps, "not started")
+    outcome = attempts[-1].get("outcome", "killed")
+    return CellStatus(cell, "missing", steps, f"{outcome}; continues from its last checkpoint")
+
+
+def tally(statuses: Sequence[CellStatus]) -> str:
+    """`3 done, 1 running, 2 missing`: the states that occur, in order."""
+    counts = Counter(status.state for status in statuses)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "no cells"
+
+
+def table(statuses: Sequence[CellStatus]) -> Table:
+    """One row per cell, sorted by state; fits 80 columns, long reasons wrap."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("state", no_wrap=True)
+    grid.add_column("cell", overflow="fold", ratio=2)
+    grid.add_column("env steps", justify="right", no_wrap=True)
+    grid.add_column("remark", overflow="fold", ratio=3)
+    for status in sorted(statuses, key=lambda s: STATES.index(s.state)):
+        state = Text(status.state, style=COLOURS[status.state])
+        grid.add_row(state, Text(status.cell.name), count(status.env_steps), Text(status.detail))
+    return grid
+
+
+class Progress:
+    """Shows a running sweep: a live panel on a terminal; in a file one line for each change and every half minute."""
+
+    def __init__(self, console: Console, totals: Mapping[str, float | None]):
+        self._console, self._totals = console, totals
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._start, self._shown, self._printed, self._last = time.monotonic(), 0.0, 0.0, ""
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def due(self) -> bool:
+        """Whether a second has passed since the last look: a look reads the disk."""
+        return time.monotonic() - self._shown >= 1.0
+
+    def show(self, statuses: Sequence[CellStatus], left_s: float | None = None) -> None:
+        """Draw the present state; `left_s` is the estimated time to the end."""
+        line, self._shown = tally(statuses), time.monotonic()
+        left = "" if left_s is None else f", about {duration(left_s)} left"
+        timing = f"{duration(time.monotonic() - self._start)}{left}"
+        if self._live:
+            running = [s for s in statuses if s.state == "running"][: max(3, self._console.height - 4)]
+            self._live.update(Group(Text(f"{line} | {timing}"), *(self._bar(s) for s in running)), refresh=True)
+        elif line != self._last or time.monotonic() - self._printed >= 30:
+            self._console.print(f"{line} | {timing}", highlight=False)
+            self._last, self._printed = line, time.monotonic()
+
+    def _bar(self, status: CellStatus) -> Text:
+        total = self._totals.get(status.cell.hash)
+        part = min(status.env_steps / total, 1.0) if total else 0.0
+        filled = int(part * 20)
+        name = status.cell.name if len(status.cell.name) <= 40 else status.cell.name[:39] + "…"
+        return Text(f"  {name:<40} {'━' * filled}{'·' * (20 - filled)} {part:4.0%} {count(status.env_steps):>8}")

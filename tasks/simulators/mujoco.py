@@ -1,0 +1,102 @@
+"""Physics on the CPU: `mujoco.batch.Batch` behind the Simulator interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from torch import Tensor
+
+from tasks.errors import TaskError
+from tasks.simulators.model import ModelSimulator, fitted
+from tasks.task import State, Task
+
+# MuJoCo meets a value that is not finite by resetting the simulation or the control to its default and going on
+# as if nothing had been; only these counters tell.
+_FATAL = slice(mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADCTRL + 1)
+
+# Unless told otherwise MuJoCo prints a line per diverged simulation and writes MUJOCO_LOG.TXT where it stands.
+if mujoco.get_mju_user_warning() is None:
+    mujoco.set_mju_user_warning(logging.getLogger("tasks.mujoco").debug)
+
+
+def make(
+    name: str, task: Task, num_envs: int, device: torch.device, seed: int = 0, threads: int | None = None
+) -> MujocoSimulator:
+    """Simulations of `task`; called by `tasks.make`."""
+    return MujocoSimulator(task, num_envs, threads)
+
+
+class MujocoSimulator(ModelSimulator):
+    """N simulations on a pool of `threads` threads. Trajectories do not depend on their number."""
+
+    def __init__(self, task: Task, num_envs: int, threads: int | None = None):
+        super().__init__(task, num_envs, torch.device("cpu"))
+        self.batch = Batch(self.model, num_envs, min(threads or _cores(), num_envs))
+        self._rows = torch.from_numpy(self.batch.state)  # float64; a write is the state at the next step
+        self._default_row = self._rows[0].clone()
+        nq, nv = self.model.nq, self.model.nv
+        start = _offset(self.batch, "qpos")
+        if _offset(self.batch, "qvel") != start + nq:
+            raise RuntimeError("mujoco.batch no longer keeps qvel behind qpos; this simulator relies on it")
+        # One conversion to float32 serves positions and velocities.
+        self._motion = self._rows[:, start : start + nq + nv]
+        self._split = [nq, nv]
+        self._ctrl = torch.from_numpy(self.batch.bind("ctrl"))
+        self._sensors = self.batch.bind("sensordata") if self.model.nsensordata else np.zeros((num_envs, 0))
+        self._warnings = torch.from_numpy(self.batch.warning)
+        self._fields: dict[str, Tensor] = {}
+
+    def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
+        self._ctrl.copy_(ctrl)
+        self.advance()
+        diverged = self._warnings[:, _FATAL, 1].sum(1) > 0
+        self._warnings.zero_()
+        qpos, qvel = self._motion.float().split(self._split, dim=1)
+        return State(qpos, qvel, torch.from_numpy(self._sensors.astype(np.float32))), diverged
+
+    def advance(self) -> None:
+        self.batch.step(nstep=self.substeps)
+
+    def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        # On the CPU few rows end per step: indices are cheaper than selecting over every row.
+        index = mask.nonzero().squeeze(1)
+        self._rows[index] = self._default_row
+        self._motion[index] = torch.cat((qpos[index], qvel[index]), dim=1).double()
+
+    def randomize(self, fields: dict[str, Tensor]) -> None:
+        for name, values in fields.items():
+            try:
+                field = torch.from_numpy(self.batch.expand(name))
+            except ValueError as error:
+                raise TaskError(f"there is no model field {name!r} to give each simulation its own: {error}") from error
+            self._fields[name] = field.copy_(fitted(name, values, field.shape))
+        if fields.keys() & set(mujoco.MjModel._setconst_inputs):
+            self.batch.set_const()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        fields = {f"model.{name}": field.clone() for name, field in self._fields.items()}
+        return {"rows": self._rows.clone(), **fields}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._rows.copy_(state["rows"])
+        self.randomize({name: state[f"model.{name}"] for name in self._fields})
+
+    def positions(self, index: int) -> np.ndarray:
+        return self.batch.qpos[index]
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _offset(batch: Batch, field: str) -> int:
+    """Column of a state field in the batch's rows."""
+    view = batch.bind(field)
+    return (view.ctypes.data - batch.state.ctypes.data) // batch.state.itemsize
+

@@ -1,0 +1,53 @@
+"""Running moments against numpy over all that was seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pql.roles.normalizer import Normalizer
+from pql.runtime.shared import Mailbox
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_moments_equal_numpys_over_everything_seen(seed):
+    rng = np.random.default_rng(seed)
+    scale, shift = 10.0 ** rng.uniform(-2, 3, 6), 10.0 ** rng.uniform(0, 3, 6)
+    batches = [rng.normal(shift, scale, (rng.integers(1, 200), 6)) for _ in range(40)]
+    normalizer = Normalizer(6)
+    for batch in batches:
+        normalizer.update(torch.from_numpy(batch))
+    seen = np.concatenate(batches)
+    count, mean, squares = normalizer.state[0], normalizer.state[1:7], normalizer.state[7:]
+    assert int(count) == len(seen)
+    np.testing.assert_allclose(mean.numpy(), seen.mean(0), rtol=1e-9)
+    np.testing.assert_allclose((squares / count).numpy(), seen.var(0), rtol=1e-9)
+    x = torch.from_numpy(seen[:10]).float()
+    expected = np.clip((seen[:10].astype(np.float32) - seen.mean(0)) / seen.std(0), -10, 10)
+    # float32: a mean a thousand deviations from zero costs four of its seven digits
+    np.testing.assert_allclose(normalizer(x).numpy(), expected, atol=2e-7 * np.abs(shift / scale).max() + 1e-5)
+
+
+def test_constant_dimension_keeps_its_scale_and_gives_zero():
+    normalizer = Normalizer(2)
+    for _ in range(3):
+        normalizer.update(torch.tensor([[7.0, 1.0], [7.0, 3.0]]))
+    assert normalizer(torch.tensor([[7.0, 3.0]])).tolist() == [[0.0, 1.0]]
+    assert normalizer(torch.tensor([[8.0, 2.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_before_any_observation_nothing_is_changed_but_clipped():
+    assert Normalizer(3)(torch.tensor([[1.0, -2.0, 50.0]])).tolist() == [[1.0, -2.0, 10.0]]
+
+
+def test_statistics_travel_through_a_mailbox():
+    writer, reader, mailbox = Normalizer(2), Normalizer(2), Mailbox(5, torch.float64)
+    reader.receive(mailbox)  # nothing there yet
+    assert int(reader.version) == 0 and reader.mean.tolist() == [0, 0]
+    for value in (1.0, 5.0):
+        writer.update(torch.tensor([[value, -value], [value + 1, value]]))
+        mailbox.publish(writer.state)
+        reader.receive(mailbox)
+        assert torch.equal(reader.state, writer.state)
+        assert torch.equal(reader.mean, writer.mean) and torch.equal(reader.inv_std, writer.inv_std)

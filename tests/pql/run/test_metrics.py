@@ -1,0 +1,103 @@
+"""metrics.jsonl and the progress line."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+
+from pql.run.metrics import MetricsWriter, Progress, read_metrics
+
+
+def test_a_line_cut_short_by_a_crash_is_dropped(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for step in (8, 16):
+        writer.write({"env_steps": step, "q": 0.5})
+    writer.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"env_steps": 24, "q"')
+    assert [line["env_steps"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [8, 16]
+
+
+def test_resumed_run_keeps_the_lines_up_to_its_checkpoint_and_starts_a_new_one(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for step in (8, 16, 24):
+        writer.write({"env_steps": step})
+    writer.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"env_st')
+    writer = MetricsWriter(tmp_path, keep_until=16)
+    writer.write({"env_steps": 20})
+    writer.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["env_steps"] for line in lines] == [8, 16, 20]
+
+
+def test_every_line_is_json_even_where_a_value_is_not_a_number(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write({"env_steps": 8, "train_return": math.nan, "q": math.inf, "utd": 0.25, "updates": 2})
+    writer.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"env_steps": 8, "utd": 0.25, "updates": 2}
+
+
+def test_lines_are_on_disk_as_soon_as_they_are_written(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write({"env_steps": 8})
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
+    writer.close()
+
+
+def test_tensorboard_shows_the_same_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = MetricsWriter(tmp_path)
+    writer.write({"env_steps": 8, "eval_return": 1.5})
+    writer.write({"env_steps": 16, "eval_return": 2.5})
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("eval_return")] == [(8, 1.5), (16, 2.5)]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_line_fits_110_columns_and_says_what_it_should(monkeypatch, capsys, terminal):
+    clock = [100.0]
+    monkeypatch.setattr("pql.run.metrics.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    progress = Progress(max_env_steps=2_000_000_000, max_time=None)
+    progress.show(0, 0, 0.0, math.nan, None)
+    clock[0] += 20
+    progress.show(1_000_000, 4000, 20.0, 2345.6, 2999.4)
+    line = capsys.readouterr().out.replace("\x1b[K", "").replace("\r", "\n").rstrip("\n").split("\n")[-1]
+    for words in ("1M steps", "return   2346", "eval   2999", "50k steps/s", "200 updates/s", "utd 4.00e-03"):
+        assert words in line
+    assert "left 11:06:20" in line  # 1999 M steps at 50 000 a second
+    clock[0] += 20
+    progress.show(1_999_999_999, 10**12, 1e7, -123456789.0, -1e-7)
+    for text in capsys.readouterr().out.replace("\x1b[K", "").replace("\r", "\n").split("\n"):
+        assert len(text) <= 110
+
+
+def test_progress_is_shown_at_most_once_a_second_on_a_terminal_and_every_ten_elsewhere(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("pql.run.metrics.time.monotonic", lambda: clock[0])
+    for terminal, expected in ((True, 30), (False, 3)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal, raising=False)
+        progress = Progress(10**6, None)
+        for _ in range(300):
+            clock[0] += 0.1
+            progress.show(100, 1, 1.0, 0.0, None)
+        assert capsys.readouterr().out.count("steps |") == pytest.approx(expected, abs=1)
+
+
+def test_time_left_is_the_sooner_of_both_limits(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("pql.run.metrics.time.monotonic", lambda: clock[0])
+    progress = Progress(max_env_steps=1_000_000, max_time=90)
+    progress.show(0, 0, 0.0, 0.0, None)
+    clock[0] += 20
+    progress.show(1000, 0, 20.0, 0.0, None)
+    assert "left 0:01:10" in capsys.readouterr().out

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         cli.require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
         out = None if options.json in ("", "-") else cli.output_file("json", options.json, ".json")
         from pql.run import evaluation
-        from pql.run.checkpoint import write_atomically
+        from pql.runtime.checkpoint import write_atomically
 
         trained = evaluation.load_run(options.run_dir, options.episodes, options.seed)
         values = {"seed": options.seed, **evaluation.report(trained, trained.evaluate())}

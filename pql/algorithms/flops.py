@@ -8,7 +8,7 @@ from torch.utils.flop_counter import flop_registry
 
 from pql import algorithms
 from pql.config import Config
-from pql.roles.replay import Batch
+from pql.memory.replay import Batch
 
 
 class ProductFlops(TorchDispatchMode):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pql.algorithms.networks import EnsembleMLP, Policy
-from pql.roles.replay import Batch
+from pql.memory.replay import Batch
 
 
 class PQL:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql.algorithms.pql import PQL
-from pql.roles.replay import Batch
+from pql.memory.replay import Batch
 
 
 def project(probs: Tensor, return_n: Tensor, discount: Tensor, v_min: float, v_max: float) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql import config
-from pql.roles.replay import Transition
+from pql.memory.replay import Transition
 
 
 class Textbook:

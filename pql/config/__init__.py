@@ -183,7 +183,7 @@ def load(overrides: list[str]) -> Config:
 
 def save(cfg: Config, path: Path) -> None:
     """Write the resolved configuration as YAML, atomically."""
-    from pql.run.checkpoint import write_atomically
+    from pql.runtime.checkpoint import write_atomically
 
     write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(cfg)))
 
@@ -446,7 +446,7 @@ def _validate(cfg: Config) -> None:
             f"algo.batch_size={a.batch_size} is larger than algo.replay_size={a.replay_size}: "
             "shrink the batch or enlarge the replay"
         )
-    from pql.runtime.pacing import replay_guard
+    from pql.memory.pacing import replay_guard
 
     guard = replay_guard(cfg)
     if a.replay_size // cfg.num_envs * cfg.num_envs < 2 * guard:

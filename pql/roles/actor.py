@@ -7,11 +7,11 @@ from torch import Tensor
 
 from pql.algorithms.exploration import MixedNoise
 from pql.algorithms.networks import FlatParameters
+from pql.memory.device import InFlight
+from pql.memory.replay import NStepWindows, Replay
+from pql.memory.shared import Shared
 from pql.roles.learner import generator_of
 from pql.roles.normalizer import Normalizer
-from pql.roles.replay import NStepWindows, Replay
-from pql.runtime.device import InFlight
-from pql.runtime.shared import Shared
 
 
 class EpisodeStatistics:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pql.algorithms.networks import FlatParameters
+from pql.memory.device import InFlight, device_of
+from pql.memory.replay import Replay
+from pql.memory.shared import Shared
 from pql.roles.normalizer import Normalizer
-from pql.roles.replay import Replay
-from pql.runtime.device import InFlight, device_of
-from pql.runtime.shared import Shared
 from tasks.graphs import TorchGraph
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pql.runtime.shared import Mailbox
+from pql.memory.shared import Mailbox
 
 
 class Normalizer:

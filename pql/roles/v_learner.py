@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pql.algorithms.networks import FlatParameters
+from pql.memory.replay import Replay
+from pql.memory.shared import Shared
 from pql.roles.learner import Learner, Optimizer, fuse
-from pql.roles.replay import Replay
-from pql.runtime.shared import Shared
 
 
 class VLearner(Learner):

@@ -16,7 +16,7 @@ from pql import algorithms, config
 from pql.config.devices import device_for
 from pql.errors import UserError
 from pql.roles.normalizer import Normalizer
-from pql.run import checkpoint
+from pql.runtime import checkpoint
 
 
 class Result(NamedTuple):

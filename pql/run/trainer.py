@@ -23,16 +23,17 @@ from pql.algorithms.flops import critic_update_flops
 from pql.algorithms.networks import FlatParameters
 from pql.config import Config
 from pql.errors import RoleFailed, UserError
+from pql.memory.pacing import critic_pacer, policy_pacer, replay_guard
+from pql.memory.replay import Replay, row_dim
+from pql.memory.shared import Shared
 from pql.roles.learner import seed_of
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import PLearner
-from pql.roles.replay import Replay, row_dim
 from pql.roles.v_learner import VLearner
-from pql.run import checkpoint, evaluation
+from pql.run import evaluation
 from pql.run.evaluation import make_env
 from pql.run.metrics import MetricsWriter, Progress
-from pql.runtime.pacing import critic_pacer, policy_pacer, replay_guard
-from pql.runtime.shared import Shared
+from pql.runtime import checkpoint
 from pql.runtime.worker import SIGNALS
 
 

@@ -15,11 +15,10 @@ import torch
 import torch.multiprocessing
 
 from pql.errors import RoleFailed, UserError
-from pql.run import checkpoint
+from pql.memory.device import mps_is_running
+from pql.memory.shared import ROLES
 from pql.run.trainer import Monitor
-from pql.runtime import worker
-from pql.runtime.device import mps_is_running
-from pql.runtime.shared import ROLES
+from pql.runtime import checkpoint, worker
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time

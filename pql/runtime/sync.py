@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from pql import algorithms
+from pql.memory.device import device_of
 from pql.roles.actor import Actor
 from pql.roles.learner import seed_of
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
-from pql.run import checkpoint
 from pql.run.evaluation import make_env
 from pql.run.trainer import Monitor, make_replay
-from pql.runtime.device import device_of
+from pql.runtime import checkpoint
 
 
 def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:

@@ -126,15 +126,15 @@ def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, 
     import torch
 
     from pql import algorithms, config
+    from pql.memory.device import device_of
+    from pql.memory.pacing import critic_pacer, policy_pacer
     from pql.roles.actor import Actor
     from pql.roles.learner import seed_of
     from pql.roles.p_learner import PLearner
     from pql.roles.v_learner import VLearner
-    from pql.run import checkpoint
     from pql.run.evaluation import make_env
     from pql.run.trainer import make_replay
-    from pql.runtime.device import device_of
-    from pql.runtime.pacing import critic_pacer, policy_pacer
+    from pql.runtime import checkpoint
     from pql.runtime.parallel import threads_of
 
     torch.set_num_threads(threads_of(cfg)[role])

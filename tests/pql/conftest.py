@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from pql import config
-from pql.run import checkpoint, trainer
+from pql.run import trainer
 from pql.run.metrics import read_metrics
+from pql.runtime import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = Path(__file__).with_name("point_mass.py")

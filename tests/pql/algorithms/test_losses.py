@@ -7,7 +7,7 @@ import torch
 
 from pql.algorithms.pql import PQL
 from pql.config import AlgoConfig
-from pql.roles.replay import Batch
+from pql.memory.replay import Batch
 
 ALGORITHM = PQL(AlgoConfig(target_noise=0.8, target_noise_clip=0.2), 1, 1)
 

@@ -10,7 +10,7 @@ import torch
 from pql.algorithms import pql_d
 from pql.algorithms.pql_d import PQLD, project
 from pql.config import AlgoConfig
-from pql.roles.replay import Batch
+from pql.memory.replay import Batch
 
 
 def slow_projection(probs, return_n, discount, v_min, v_max):

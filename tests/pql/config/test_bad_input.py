@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pql.run import checkpoint
+from pql.runtime import checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from pql import algorithms, config
+from pql.memory.replay import row_dim
 from pql.roles.actor import Actor
-from pql.roles.replay import row_dim
-from pql.run import checkpoint, evaluation, trainer
+from pql.run import evaluation, trainer
 from pql.run.evaluation import make_env
 from pql.run.trainer import make_replay, make_shared, train
+from pql.runtime import checkpoint
 
 TOLD = {"task.options.told": "true"}
 

@@ -12,12 +12,13 @@ import torch
 from pql import config
 from pql.algorithms import make
 from pql.algorithms.networks import FlatParameters
+from pql.memory.replay import Batch
 from pql.roles.learner import Optimizer, fuse
 from pql.roles.p_learner import average_rate
-from pql.roles.replay import Batch
-from pql.run import checkpoint, trainer
+from pql.run import trainer
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
+from pql.runtime import checkpoint
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pql.memory.shared import Mailbox
 from pql.roles.normalizer import Normalizer
-from pql.runtime.shared import Mailbox
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pql import algorithms, config
-from pql.run import checkpoint, evaluation, export, trainer
+from pql.run import evaluation, export, trainer
+from pql.runtime import checkpoint
 
 pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4 and Python 3.11")
 onnxruntime = pytest.importorskip("onnxruntime")

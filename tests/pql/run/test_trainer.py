@@ -13,9 +13,10 @@ import torch
 
 from pql import config
 from pql.errors import RoleFailed, UserError
-from pql.run import checkpoint, trainer
+from pql.run import trainer
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
+from pql.runtime import checkpoint
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pql import config
-from pql.run import checkpoint
+from pql.memory.shared import ROLES
 from pql.run.trainer import train
-from pql.runtime.shared import ROLES
+from pql.runtime import checkpoint
 
 ENDLESS = {"runtime": "parallel", "max_env_steps": 10**9, "checkpoint_interval": 800, "log_interval": 800,
            "eval_interval": 0}  # fmt: skip

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from pql import algorithms, config
+from pql.memory.device import IN_FLIGHT, InFlight
+from pql.memory.replay import Transition
 from pql.roles.actor import Actor
 from pql.roles.p_learner import PLearner
-from pql.roles.replay import Transition
 from pql.roles.v_learner import VLearner
 from pql.run.evaluation import make_env
 from pql.run.metrics import read_metrics
 from pql.run.trainer import make_replay, make_shared, train
-from pql.runtime.device import IN_FLIGHT, InFlight
 from tasks import graphs
 from tasks.graphs import WARM_UP
 

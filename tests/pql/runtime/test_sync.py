@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pql import config
-from pql.run import checkpoint
 from pql.run.trainer import train
+from pql.runtime import checkpoint
 
 TIMES = ("wall_time_s", "wait_actor", "wait_v_learner", "wait_p_learner")
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from pql.run import checkpoint
+from pql.runtime import checkpoint
 
 
 def save(run_dir, env_steps, value):
@@ -53,7 +53,7 @@ KILLED_WHILE_SAVING = """
 import os, shutil, signal, sys
 from pathlib import Path
 import torch
-from pql.run import checkpoint
+from pql.runtime import checkpoint
 count, at = 0, int(sys.argv[2])
 def counted(function):
     def call(*args, **kwargs):

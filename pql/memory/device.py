@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pql.runtime.pacing import IN_FLIGHT
+from pql.memory.pacing import IN_FLIGHT
 
 
 def device_of(cfg: Any, role: str) -> torch.device:

@@ -18,14 +18,14 @@ from torch.utils._pytree import tree_map_only
 
 from pql import algorithms, config
 from pql.errors import UserError
+from pql.memory.device import InFlight, device_of, mps_is_running
+from pql.memory.replay import Replay, Transition
+from pql.memory.shared import Mailbox
 from pql.roles.actor import Actor
 from pql.roles.p_learner import PLearner
-from pql.roles.replay import Replay, Transition
 from pql.roles.v_learner import VLearner
 from pql.run.evaluation import make_env
 from pql.run.trainer import make_replay, make_shared
-from pql.runtime.device import InFlight, device_of, mps_is_running
-from pql.runtime.shared import Mailbox
 from tasks.graphs import TorchGraph
 
 OBS, ACTION = 5, 2

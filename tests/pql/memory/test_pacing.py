@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from pql import config
+from pql.memory.pacing import Pacer, critic_pacer, policy_pacer, replay_guard
 from pql.run import trainer
-from pql.runtime.pacing import Pacer, critic_pacer, policy_pacer, replay_guard
 
 RATIOS = [0.25, 1 / 3, 1, 4, 16]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from pql.roles.replay import NStepWindows, Replay, Transition
-from pql.runtime.shared import Mailbox
+from pql.memory.replay import NStepWindows, Replay, Transition
+from pql.memory.shared import Mailbox
 
 OBS, ACTION = 3, 2
 

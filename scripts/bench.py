@@ -85,7 +85,7 @@ def curves(argv: list[str]) -> int:
 
 
 def _write(path: str, values: object) -> None:
-    from pql.runtime.checkpoint import write_atomically
+    from pql.files import write_atomically
 
     write_atomically(Path(path), json.dumps(values, indent=1))
 

@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
         options = cli.parse(argv, Options, "scripts/evaluate.py run_dir=... [key=value ...]")
         cli.require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
         out = None if options.json in ("", "-") else cli.output_file("json", options.json, ".json")
+        from pql.files import write_atomically
         from pql.run import evaluation
-        from pql.runtime.checkpoint import write_atomically
 
         trained = evaluation.load_run(options.run_dir, options.episodes, options.seed)
         values = {"seed": options.seed, **evaluation.report(trained, trained.evaluate())}

@@ -9,10 +9,10 @@ from pql.errors import RoleFailed, user_errors
 
 
 def main(argv: list[str]) -> int:
-    if "--help" in argv or "-h" in argv:
-        print(config.overrides_help())
-        return 0
     with user_errors():
+        if "--help" in argv or "-h" in argv:
+            print(config.overrides_help([word for word in argv if "=" in word]))
+            return 0
         from pql.run.trainer import train
 
         cfg = config.load(argv)

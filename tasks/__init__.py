@@ -7,7 +7,7 @@ Importing this package needs torch only; a simulator is imported when an environ
 
 from __future__ import annotations
 
-from tasks.base import Step, VectorEnv
+from tasks.base import Spaces, Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.registry import brought, device_type, get, make, register
 from tasks.registry import names as list

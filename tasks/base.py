@@ -28,6 +28,25 @@ class Step(NamedTuple):
     next_critic_obs: Tensor | None = None
 
 
+class Spaces(NamedTuple):
+    """The sizes of an environment, for those who learn in it."""
+
+    obs_dim: int
+    action_dim: int
+    critic_obs_dim: int = 0  # 0: the critic sees what the policy sees
+    terminates: bool = True  # whether an episode can end other than by being cut
+
+    @property
+    def seen_dim(self) -> int:
+        """All that is observed: the policy's part, then the critic's own."""
+        return self.obs_dim + self.critic_obs_dim
+
+    @property
+    def critic_dim(self) -> int:
+        """What the critic sees."""
+        return self.critic_obs_dim or self.obs_dim
+
+
 class VectorEnv(ABC):
     """N independent environments of one task, stepped together on one device.
 
@@ -42,8 +61,13 @@ class VectorEnv(ABC):
     action_dim: int
     critic_obs_dim: int = 0
     critic_obs: Tensor | None = None  # (N, critic_obs_dim): belongs to the observations last returned
+    terminates: bool = True  # False: episodes are only ever cut
     max_episode_steps: int
     device: torch.device
+
+    @property
+    def spaces(self) -> Spaces:
+        return Spaces(self.obs_dim, self.action_dim, self.critic_obs_dim, self.terminates)
 
     @abstractmethod
     def reset(self) -> Tensor:

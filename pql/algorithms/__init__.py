@@ -1,15 +1,20 @@
-"""Algorithms by name. One is a class with `make_policy`, `make_critic`, `critic_loss` and `policy_loss`."""
+"""Algorithms by name. One is a class, see `pql.algorithms.base`."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from pql.algorithms.base import Algorithm
 from pql.algorithms.pql import PQL
 from pql.algorithms.pql_d import PQLD
+from pql.errors import UserError, nearest
+from tasks.base import Spaces
 
-_ALGORITHMS = {"pql": PQL, "pql_d": PQLD}
+_ALGORITHMS: dict[str, type[Algorithm]] = {"pql": PQL, "pql_d": PQLD}
 
 
-def register(name: str, algorithm: type) -> None:
-    """Make `algo.name=<name>` mean `algorithm`."""
+def register(name: str, algorithm: type[Algorithm]) -> None:
+    """Make `algo=<name>` mean `algorithm`."""
     _ALGORITHMS[name] = algorithm
 
 
@@ -18,11 +23,13 @@ def names() -> list[str]:
     return sorted(_ALGORITHMS)
 
 
-def make(cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
-    """The algorithm that `cfg` (an AlgoConfig) names; critic_obs_dim=0: the critic sees obs. Raises UserError."""
-    from pql.errors import UserError, nearest
+def get(name: str) -> type[Algorithm]:
+    """The class registered as `name`. Raises UserError naming the nearest where there is none."""
+    if name not in _ALGORITHMS:
+        raise UserError(f"unknown algo '{name}'{nearest(name, _ALGORITHMS)}; there are: {', '.join(names())}")
+    return _ALGORITHMS[name]
 
-    if cfg.name not in _ALGORITHMS:
-        known = ", ".join(_ALGORITHMS)
-        raise UserError(f"unknown algo '{cfg.name}'{nearest(cfg.name, _ALGORITHMS)}; there are: {known}")
-    return _ALGORITHMS[cfg.name](cfg, obs_dim, action_dim, critic_obs_dim)
+
+def make(options: Any, spaces: Spaces) -> Algorithm:
+    """The algorithm that its `options` name, for environments of these sizes. Raises UserError."""
+    return get(options.name)(options, spaces)

@@ -75,29 +75,3 @@ class EnsembleMLP(nn.Module):
                     h = F.layer_norm(h, h.shape[-1:])
                 h = self.activation(h)
         return h.float()  # under autocast the layers are bfloat16's
-
-
-class FlatParameters:
-    """All parameters of a module as one vector, and their gradients as another.
-
-    The module's parameters become views of `data` and their `.grad` views of `grad`. So an optimizer step, a
-    clip, a soft target update and the publication of new weights are each one operation on one tensor.
-    """
-
-    def __init__(self, module: nn.Module):
-        parameters = list(module.parameters())
-        size = sum(p.numel() for p in parameters)
-        first = parameters[0]
-        self.module = module
-        self.data = torch.empty(size, dtype=first.dtype, device=first.device)
-        self.grad = torch.zeros_like(self.data)
-        offset = 0
-        for p in parameters:
-            view = slice(offset, offset + p.numel())
-            self.data[view] = p.data.reshape(-1)
-            p.data = self.data[view].view_as(p)
-            p.grad = self.grad[view].view_as(p)
-            offset += p.numel()
-
-    def __len__(self) -> int:
-        return self.data.numel()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pql.algorithms.pql import PQL
+from pql.algorithms.base import Loss, Nets, Require
+from pql.algorithms.pql import PQL, PQLOptions
+from pql.keys import key
 from pql.memory.replay import Batch
 
 
@@ -63,34 +67,50 @@ def gathered(probs: Tensor, shift: Tensor, discount: Tensor) -> Tensor:
     return up_to.diff(dim=1).to(probs.dtype)
 
 
+@dataclass
+class PQLDOptions(PQLOptions):
+    num_atoms: int = key(51, "atoms of the return distribution", identity=True)
+    v_min: float = key(-10.0, "smallest scaled return represented", identity=True)
+    v_max: float = key(10.0, "largest scaled return represented", identity=True)
+
+    def check(self, require: Require) -> None:
+        super().check(require)
+        require(self.num_atoms >= 2, "num_atoms", "at least 2")
+        require(self.v_min < self.v_max, "v_min", "less than algo.v_max")
+
+
 class PQLD(PQL):
     """The critic predicts the distribution of the return over `num_atoms` atoms in [v_min, v_max]."""
 
-    def __init__(self, cfg, obs_dim: int, action_dim: int, critic_obs_dim: int = 0):
-        super().__init__(cfg, obs_dim, action_dim, critic_obs_dim)
-        self.critic_outputs = cfg.num_atoms
+    Options = PQLDOptions
 
-    def critic_loss(
-        self, critic: nn.Module, target: nn.Module, policy: nn.Module, batch: Batch, noise: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def critic_outputs(self) -> int:
+        return self.cfg.num_atoms
+
+    def critic_loss(self, nets: Nets, batch: Batch, noise: Tensor) -> Loss:
         """Cross-entropy of both critics to the projected distribution of the twin with the smaller mean.
 
         The element-wise minimum of two distributions is none; the twin is chosen row by row.
         """
         with torch.no_grad():
-            next_action = self.smoothed_action(policy, batch.next_obs, noise)
-            probs = target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
+            next_action = self.smoothed_action(nets.policy, batch.next_obs, noise)
+            probs = nets.critic_target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
             smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
             probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
             y = project(probs, batch.return_n, batch.discount, self.cfg.v_min, self.cfg.v_max)
-        logits = critic(torch.cat([batch.critic_obs, batch.action], 1))
+        logits = nets.critic(torch.cat([batch.critic_obs, batch.action], 1))
         cross_entropy = -(F.log_softmax(logits, 2) * y).sum(2)
         loss = (cross_entropy * batch.weight).mean(1).sum()
-        return loss, {"critic_loss": loss.detach(), "q": self.value(logits.detach()).mean()}
+        return loss, {"critic_loss": loss.detach(), "q": self.mean(logits.detach()).mean()}
 
     def atoms(self, like: Tensor) -> Tensor:
         c = self.cfg
         return torch.linspace(c.v_min, c.v_max, c.num_atoms, device=like.device, dtype=like.dtype)
 
-    def value(self, outputs: Tensor) -> Tensor:
-        return outputs.softmax(2) @ self.atoms(outputs)
+    def mean(self, logits: Tensor) -> Tensor:
+        """Critic outputs (E, B, Z) -> values (E, B)."""
+        return logits.softmax(2) @ self.atoms(logits)
+
+    def value(self, critic: nn.Module, critic_obs: Tensor, action: Tensor) -> Tensor:
+        return self.mean(critic(torch.cat([critic_obs, action], 1)))

@@ -92,7 +92,7 @@ def draw(curves: Sequence[dict[str, Any]], path: Path) -> None:
 
 def main(runs: Sequence[str], out: str, thresholds: Sequence[float]) -> str:
     """Write <out>.png and <out>.json for these runs; returns the table."""
-    from pql.runtime.checkpoint import write_atomically
+    from pql.files import write_atomically
 
     curves = [read_curve(run) for run in runs]
     draw(curves, Path(f"{out}.png"))

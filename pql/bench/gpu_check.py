@@ -35,8 +35,8 @@ from pql.bench import curves, gpu_report
 from pql.config import key
 from pql.config.devices import resolve_device
 from pql.errors import UserError, nearest, user_errors
+from pql.files import write_atomically
 from pql.memory.device import mps_is_running
-from pql.runtime.checkpoint import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests", "sim", "learner", "pipeline", "ant")

@@ -27,11 +27,11 @@ from pql.bench import roofline
 from pql.bench.textbook import Textbook
 from pql.config import key
 from pql.config.devices import resolve_device
+from pql.files import write_atomically
 from pql.memory.replay import Transition
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
 from pql.run.trainer import make_replay, make_shared
-from pql.runtime.checkpoint import write_atomically
 
 OBS_DIM, ACTION_DIM, ROWS = 60, 8, 100_000  # Ant's; rows of replay to sample from
 EXECUTION = {

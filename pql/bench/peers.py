@@ -51,8 +51,8 @@ def run_cell(options: Options, learner: str, seed: int, out: Path) -> None:
     import torch
 
     import tasks
+    from pql.files import write_atomically
     from pql.run.evaluation import episodes, one_torch_thread
-    from pql.runtime.checkpoint import write_atomically
 
     torch.set_num_threads(cores)
     load = os.getloadavg()[0]
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> int:
 
 
 def _write(out: Path, options: Options, cells: list[dict]) -> None:
-    from pql.runtime.checkpoint import write_atomically
+    from pql.files import write_atomically
 
     facts = {
         "options": dataclasses.asdict(options),

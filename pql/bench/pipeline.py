@@ -21,11 +21,11 @@ import torch
 
 from pql import algorithms, cli, config
 from pql.config import key
+from pql.files import write_atomically
 from pql.roles.actor import Actor
 from pql.run import trainer
 from pql.run.evaluation import make_env
 from pql.runtime import parallel, sync
-from pql.runtime.checkpoint import write_atomically
 
 SIDES = ("sync", "parallel", "actor")
 FIXED = {  # nothing but the three roles runs, and no end comes before ours

@@ -11,6 +11,8 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor
 
+from tasks.base import Spaces
+
 
 class Batch(NamedTuple):
     """Transitions as learners see them; B rows."""
@@ -103,7 +105,7 @@ class NStepWindows:
 class Replay:
     """A ring of transitions, one wide row each: obs | next_obs | action | return_n | discount | weight.
 
-    Observations are the policy's `obs_dim` numbers and, where the critic sees something else, its `critic_obs_dim`.
+    Observations are the policy's numbers and, where the critic sees something else, its own behind them.
 
     The writer fills the N rows after `head` and only then advances `head`, so a reader never sees an unfinished
     row. Readers keep clear of the `guard` oldest rows, the next to be overwritten: as pacing bounds how far the
@@ -126,18 +128,15 @@ class Replay:
         self,
         capacity: int,
         num_envs: int,
-        obs_dim: int,
-        action_dim: int,
+        spaces: Spaces,
         guard: int = 0,
         device: torch.device | str = "cpu",
         rows: Tensor | None = None,
         head: Tensor | None = None,
-        critic_obs_dim: int = 0,
     ):
         self.capacity = capacity // num_envs * num_envs
         self.num_envs, self.guard = num_envs, guard
-        self.obs_dim, self.critic_obs_dim, self.action_dim = obs_dim, critic_obs_dim, action_dim
-        self.row_dim = row_dim(obs_dim, action_dim, critic_obs_dim)
+        self.spaces, self.row_dim = spaces, row_dim(spaces)
         if self.capacity <= guard:
             raise ValueError(f"a ring of {self.capacity} rows must be larger than its guard of {guard} rows")
         self.rows = torch.zeros(self.capacity, self.row_dim, device=device) if rows is None else rows
@@ -173,7 +172,7 @@ class Replay:
 
     def unpack(self, rows: Tensor, normalizer: Callable[[Tensor], Tensor] | None = None) -> Batch:
         """The columns of rows (B, row_dim), observations through `normalizer`."""
-        o, c, a = self.obs_dim, self.critic_obs_dim, self.action_dim
+        o, a, c, _ = self.spaces
         both, action, rest = rows.split((2 * (o + c), a, 3), 1)
         both = both.unflatten(1, (2, o + c))
         obs, next_obs = (both if normalizer is None else normalizer(both)).unbind(1)
@@ -193,6 +192,6 @@ class Replay:
         self.head.copy_(state["head"])
 
 
-def row_dim(obs_dim: int, action_dim: int, critic_obs_dim: int = 0) -> int:
+def row_dim(spaces: Spaces) -> int:
     """Columns of a replay row."""
-    return 2 * (obs_dim + critic_obs_dim) + action_dim + 3
+    return 2 * spaces.seen_dim + spaces.action_dim + 3

@@ -93,18 +93,19 @@ class Shared:
 
     Args:
         ring: (rows, columns) of the replay ring.
-        policy_size, critic_size, normalizer_size: lengths of the vectors in the mailboxes.
-        boards: measurement names of each role.
+        weights: learner -> length of the vector of its networks.
+        average_size, normalizer_size, returns_size: lengths of the vectors in the other mailboxes.
+        boards: measurement names of each learner.
     """
 
-    def __init__(self, ring, policy_size, critic_size, normalizer_size, boards, device):
+    def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         self.rows = torch.zeros(ring, device=device)
         self.head = torch.zeros(1, dtype=torch.int64, device=device)
-        self.policy = Mailbox(policy_size, device=device)
-        self.average = Mailbox(policy_size, device=device)  # of the policies: the one that is evaluated
-        self.critic = Mailbox(critic_size, device=device)
+        self.weights = {role: Mailbox(size, device=device) for role, size in weights.items()}
+        self.average = Mailbox(average_size, device=device)  # of the policies: the one that is evaluated
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
+        self.returns = Mailbox(returns_size, torch.float64, device)
         self.boards = {role: Board(names, device) for role, names in boards.items()}
         counter = torch.int64
         # written by the actor: mean return, mean length and count of the last episodes; transitions that joined two
@@ -128,7 +129,7 @@ class Shared:
         found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
         found += [self.episodes, self.invalid, self.contact_overflows]
         found += [self.step_limit, self.stop, self.save, self.saved]
-        for mailbox in (self.policy, self.average, self.critic, self.normalizer):
+        for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):
             found += mailbox.tensors()
         found += [board.sums for board in self.boards.values()]
         for group in (self.paused, self.ready, self.heartbeat, self.waited):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pql.algorithms.exploration import MixedNoise
-from pql.algorithms.networks import FlatParameters
+from pql.algorithms.base import P_LEARNER, Algorithm, Nets
 from pql.memory.device import InFlight
 from pql.memory.replay import NStepWindows, Replay
 from pql.memory.shared import Shared
+from pql.roles.flat import Flat
 from pql.roles.learner import generator_of
-from pql.roles.normalizer import Normalizer
+from pql.roles.normalizer import Normalizer, ReturnScale
 
 
 class EpisodeStatistics:
@@ -70,15 +70,18 @@ class Actor:
 
     role = "actor"
 
-    def __init__(self, cfg, env, algorithm, replay: Replay, shared: Shared):
+    def __init__(self, cfg, env, algorithm: Algorithm, replay: Replay, shared: Shared):
         a, n, device = cfg.algo, env.num_envs, env.device
-        self.cfg, self.env, self.replay, self.shared = a, env, replay, shared
-        self.policy = algorithm.make_policy().to(device)
-        self.weights = FlatParameters(self.policy)
+        self.cfg, self.env, self.replay, self.shared, self.algorithm = a, env, replay, shared, algorithm
+        acting = {group.name: group.make() for group in algorithm.trained_by(P_LEARNER)}
+        self.weights = Flat(acting, device).fixed()
+        self.nets = Nets(**self.weights.modules)
         self.policy_version = torch.zeros(1, dtype=torch.int64, device=device)
-        width = env.obs_dim + env.critic_obs_dim
+        self.memory = algorithm.exploration(n, device)
+        width = env.spaces.seen_dim
         self.normalizer = Normalizer(width, device)
-        self.noise = MixedNoise(n, a.noise_low, a.noise_high, device)
+        bound = algorithm.return_bound
+        self.scale = None if bound is None else ReturnScale(bound, n, a.gamma, device)
         self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
         self.episodes = EpisodeStatistics(n, device)
         self.generator = generator_of(cfg.seed, self.role, device)
@@ -99,9 +102,13 @@ class Actor:
         obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
         self._note_faults(obs.sum(1) + next_obs.sum(1) + step.reward, action)
         self._demand_no_faults(self.in_flight(self.faults))
-        self.episodes.add(step.reward, step.terminated | step.truncated)
+        done, reward = step.terminated | step.truncated, step.reward * self.cfg.reward_scale
+        self.episodes.add(step.reward, done)
+        if self.scale is not None:
+            self.scale.update(reward, done)
+            self.shared.returns.publish(self.scale.state)
         transition = self.windows.add(
-            self.obs, action, step.reward * self.cfg.reward_scale, next_obs,
+            self.obs, action, reward, next_obs,
             step.terminated, step.truncated, step.valid,
         )  # fmt: skip
         if transition is not None:
@@ -140,8 +147,9 @@ class Actor:
         if int(self.shared.vector_steps) < self.cfg.warmup_steps:
             uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
             return uniform * 2 - 1
-        self.shared.policy.receive(self.weights.data, self.policy_version)
-        return self.noise(self.policy(self.normalizer(obs[:, : self.env.obs_dim])), self.generator)
+        self.shared.weights[P_LEARNER].receive(self.weights.data, self.policy_version)
+        seen = self.normalizer(obs[:, : self.env.obs_dim])
+        return self.algorithm.explore(self.nets, seen, self.memory, self.generator)
 
     def _observe(self, obs: Tensor) -> None:
         if self.cfg.normalize_obs:
@@ -152,6 +160,9 @@ class Actor:
         self._demand_no_faults(self.faults)
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
         state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
+        state.update({f"exploration.{k}": v for k, v in self.memory.items()})
+        if self.scale is not None:
+            state.update({"returns": self.scale.state, "returns.running": self.scale.running})
         if self.obs is None:
             return state
         try:
@@ -171,6 +182,12 @@ class Actor:
         self.shared.normalizer.publish(self.normalizer.state)
         self.generator.set_state(state["generator"].cpu())
         self.episodes.load_state_dict(part("episodes."))
+        for name, value in part("exploration.").items():
+            self.memory[name].copy_(value)
+        if self.scale is not None:
+            self.scale.state.copy_(state["returns"])
+            self.scale.running.copy_(state["returns.running"])
+            self.shared.returns.publish(self.scale.state)
         if "obs" not in state:
             self.episodes.begin_anew()
         else:

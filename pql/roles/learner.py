@@ -1,19 +1,22 @@
-"""What the two learners share: seeding, the optimizer step, the loss as it is computed, their state."""
+"""What the two learners are: groups of parameters, an optimizer each, an update as a fixed sequence of operations."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pql.algorithms.networks import FlatParameters
+from pql.algorithms.base import Adam, Algorithm, Group, Nets
 from pql.memory.device import InFlight, device_of
 from pql.memory.replay import Replay
 from pql.memory.shared import Shared
-from pql.roles.normalizer import Normalizer
+from pql.roles.flat import Flat
+from pql.roles.normalizer import Normalizer, ReturnScale
+from pql.roles.resets import Resets
 from tasks.graphs import TorchGraph
 
 
@@ -27,31 +30,38 @@ def generator_of(seed: int, role: str, device: torch.device | str) -> torch.Gene
 
 
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) with gradient clipping on the flat parameters of one network.
+    """One group's optimizer on its stretch of the flat vectors, as `pql.algorithms.base.Adam` says.
 
     It is torch's fused kernel on state of our own: torch.optim's object would import a compiler (a second at every
     start) and give its state new tensors when it is loaded, which a recorded graph would not see.
+
+    Args:
+        data, grad: parameters and their gradient, (P,).
     """
 
-    BETAS, EPSILON = (0.9, 0.999), 1e-8
+    def __init__(self, data: Tensor, grad: Tensor, settings: Adam):
+        self.data, self.grad, self.settings = data, grad, settings
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(data), torch.zeros_like(data)
+        self.steps = torch.zeros((), device=data.device)  # where the kernel wants it, as float32
+        s = settings
+        self.options = {"lr": s.lr, "weight_decay": s.weight_decay, "eps": s.eps}
+        self.options.update(beta1=s.betas[0], beta2=s.betas[1], amsgrad=False, maximize=False)
 
-    def __init__(self, weights: FlatParameters, lr: float, weight_decay: float, max_grad_norm: float):
-        self.weights, self.max_grad_norm = weights, max_grad_norm
-        self.exp_avg, self.exp_avg_sq = torch.zeros_like(weights.data), torch.zeros_like(weights.data)
-        self.steps = torch.zeros((), device=weights.data.device)  # where the kernel wants it, as float32
-        self.options = {"lr": lr, "weight_decay": weight_decay, "eps": self.EPSILON}
-        self.options.update(beta1=self.BETAS[0], beta2=self.BETAS[1], amsgrad=False, maximize=False)
-
-    def step(self, loss: Tensor) -> Tensor:
-        """Backward, clip, update. Returns the norm of the gradient before clipping, 0-d."""
-        grad = self.weights.grad.zero_()
-        loss.backward()
-        norm = torch.linalg.vector_norm(grad)
-        grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+    def step(self) -> Tensor:
+        """Clip, update. Returns the norm of the gradient before clipping, 0-d."""
+        norm = torch.linalg.vector_norm(self.grad)
+        if self.settings.max_grad_norm is not None:
+            self.grad.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if self.settings.schedule is not None:
+            self.options["lr"] = self.settings.lr * self.settings.schedule(self.steps)
         self.steps += 1
-        state = [grad], [self.exp_avg], [self.exp_avg_sq], [], [self.steps]
-        torch._fused_adamw_([self.weights.data], *state, **self.options)
+        state = [self.grad], [self.exp_avg], [self.exp_avg_sq], [], [self.steps]
+        torch._fused_adamw_([self.data], *state, **self.options)
         return norm
+
+    def begin_anew(self) -> None:
+        for value in self.state_dict().values():
+            value.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"step": self.steps, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
@@ -78,52 +88,150 @@ def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
     return fused
 
 
-class Learner:
-    """A role that trains one network: `weights`, `optimizer`, and further networks in `others`.
+class Stage(NamedTuple):
+    """One loss of an update, and the groups that its gradient moves."""
 
-    A subclass gives `loss_of`, from replay rows to a loss, and `step`, a whole update as a fixed sequence of tensor
-    operations: the same whatever the values, so that a GPU can replay it as a graph.
+    loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]  # (rows, noise) -> loss, metrics
+    columns: int  # of its noise
+    groups: list[Group]
+
+
+class Learner:
+    """A role that trains an algorithm's groups: `weights`, an optimizer each, target copies.
+
+    An update is a fixed sequence of tensor operations, the same whatever the values, so that a GPU can replay it as a
+    graph: receive, sample, and for each loss differentiate and step; then the target copies follow.
     """
 
     role: str
-    weights: FlatParameters
-    optimizer: Optimizer
-    others: dict[str, FlatParameters]
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+    def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         home = replay.rows.device  # of what is shared; what is drawn there is copied to a learner elsewhere
         self.device = device = device_of(cfg, self.role)
         self.cfg, self.algorithm, self.replay, self.shared = cfg.algo, algorithm, replay, shared
+        self.seed = cfg.seed
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=cfg.autocast, cache_enabled=False)
-        self.normalizer = Normalizer(replay.obs_dim + replay.critic_obs_dim, device)
+        self.normalizer = Normalizer(algorithm.spaces.seen_dim, device)
+        self.scale = None if algorithm.return_bound is None else ReturnScale(algorithm.return_bound, device=device)
         self.generator = generator_of(cfg.seed, self.role, home)
+
+        self.groups = algorithm.trained_by(self.role)
+        (other,) = {group.role for group in algorithm.groups()} - {self.role}
+        self.box, self.their_box = shared.weights[self.role], shared.weights[other]
+        self.weights = Flat({group.name: group.make() for group in self.groups}, device)
+        self.box.read(self.weights.data)  # the initial weights
+        followed = {g.name: copy.deepcopy(self.weights.modules[g.name]) for g in self.groups if g.tau is not None}
+        self.targets = Flat(followed, device).fixed()
+        self.theirs = Flat({group.name: group.make() for group in algorithm.trained_by(other)}, device).fixed()
+        self.their_version = torch.zeros(1, dtype=torch.int64, device=device)
+        targets = {f"{name}_target": module for name, module in self.targets.modules.items()}
+        self.nets = Nets(**self.weights.modules, **targets, **self.theirs.modules)
+        self.optimizers = {g.name: self._optimizer(g) for g in self.groups}
+        self.stages = [self._stage(cfg, name) for name in dict.fromkeys(group.loss for group in self.groups)]
+        self.resets = Resets(cfg, self.role)
         graphs = cfg.cuda_graphs and device == home
         self.graphed_step = TorchGraph(self.step, device, [self.generator], graphs, "updates")
         self.in_flight = InFlight(device)
+
+    def _optimizer(self, group: Group) -> Optimizer:
+        stretch = self.weights.parameters[group.name]
+        return Optimizer(self.weights.data[stretch], self.weights.grad[stretch], group.optimizer)
+
+    def _stage(self, cfg: Any, name: str) -> Stage:
+        loss_of, columns = getattr(self.algorithm, name), self.algorithm.noise_columns(name)
+
+        def loss(rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            """The algorithm's loss on replay rows (B, row_dim)."""
+            with self.autocast:
+                return loss_of(self.nets, self.unpack(rows), noise)
+
+        if cfg.compile:
+            shapes = (cfg.algo.batch_size, self.replay.row_dim), (cfg.algo.batch_size, columns)
+            loss = fuse(loss, *(torch.zeros(shape, device=self.device) for shape in shapes))
+        return Stage(loss, columns, [group for group in self.groups if group.loss == name])
+
+    def unpack(self, rows: Tensor) -> Any:
+        """Rows as a batch, as the algorithm sees it: observations normalised, rewards scaled."""
+        batch = self.replay.unpack(rows, self.normalizer)
+        return batch if self.scale is None else batch._replace(return_n=batch.return_n * self.scale.factor)
 
     def sample(self) -> Tensor:
         """Replay rows (B, row_dim) where this learner is."""
         return self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
 
+    def noise(self, columns: int) -> Tensor:
+        """(B, columns) standard normal; nothing is drawn for none."""
+        shape, home = (self.cfg.batch_size, columns), self.generator.device
+        if columns == 0:
+            return torch.empty(shape, device=self.device)
+        return torch.randn(shape, generator=self.generator, device=home).to(self.device)
+
     def step(self) -> None:
-        """Receive, sample, differentiate, update: one gradient step without a look at a value."""
-        raise NotImplementedError
+        """One update without a look at a value."""
+        shared = self.shared
+        self.their_box.receive(self.theirs.data, self.their_version)
+        self.normalizer.receive(shared.normalizer)
+        if self.scale is not None:
+            self.scale.receive(shared.returns)
+        rows = self.sample()
+        measured: dict[str, Tensor] = {}
+        for stage in self.stages:
+            loss, metrics = stage.loss(rows, self.noise(stage.columns))
+            self.weights.grad.zero_()
+            loss.backward()
+            measured.update(metrics)
+            for group in stage.groups:
+                measured[f"{group.name}_grad_norm"] = self.optimizers[group.name].step()
+                if group.after_step is not None:
+                    group.after_step(self.weights.modules[group.name])
+        for group in self.groups:
+            if group.tau is not None:
+                self._follow(group)
+        measured.update(self.conclude())
+        shared.boards[self.role].add(measured)
+        self.updates += 1
+
+    def _follow(self, group: Group) -> None:
+        """The target copy moves towards the new weights; running statistics are taken over."""
+        mine, theirs = self.weights, self.targets
+        theirs.data[theirs.parameters[group.name]].lerp_(mine.data[mine.parameters[group.name]], group.tau)
+        ends = [flat.parameters[group.name].stop for flat in (theirs, mine)]
+        stops = [flat.all[group.name].stop for flat in (theirs, mine)]
+        if ends[0] < stops[0]:
+            theirs.data[ends[0] : stops[0]].copy_(mine.data[ends[1] : stops[1]])
+
+    def conclude(self) -> dict[str, Tensor]:
+        """What a role does besides at the end of an update; its metrics."""
+        return {}
+
+    def begin_anew(self, number: int) -> None:
+        """Reset: new weights, target copies and optimizers, drawn from the run's seed and the reset's number."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, f"{self.role}/reset/{number}"))
+            fresh = Flat({group.name: group.make() for group in self.groups}, "cpu")
+        for group in self.groups:
+            if group.resets:
+                self.weights.data[self.weights.all[group.name]].copy_(fresh.data[fresh.all[group.name]])
+                self.optimizers[group.name].begin_anew()
+                if group.tau is not None:
+                    stretch = self.weights.all[group.name]
+                    self.targets.data[self.targets.all[group.name]].copy_(self.weights.data[stretch])
 
     def publish(self) -> None:
         """Give the other roles the current weights."""
-        raise NotImplementedError
+        self.box.publish(self.weights.data)
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {"weights": self.weights.data, "generator": self.generator.get_state()}
-        state.update({f"others.{name}": flat.data for name, flat in self.others.items()})
-        state.update({f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()})
+        state = {"weights": self.weights.data, "targets": self.targets.data, "generator": self.generator.get_state()}
+        for name, optimizer in self.optimizers.items():
+            state.update({f"optimizer.{name}.{key}": value for key, value in optimizer.state_dict().items()})
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.weights.data.copy_(state["weights"])
+        self.targets.data.copy_(state["targets"])
         self.generator.set_state(state["generator"].cpu())
-        for name, flat in self.others.items():
-            flat.data.copy_(state[f"others.{name}"])
-        prefix = "optimizer."
-        self.optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        for name, optimizer in self.optimizers.items():
+            prefix = f"optimizer.{name}."
+            optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
         self.publish()

@@ -1,4 +1,4 @@
-"""Running mean and variance of observations."""
+"""Running statistics: of observations, and of returns."""
 
 from __future__ import annotations
 
@@ -55,3 +55,45 @@ class Normalizer:
         """(…, K) -> (…, K), the first K <= D columns, clipped to +-clip standard deviations."""
         k = obs.shape[-1]
         return ((obs - self.mean[:k]) * self.inv_std[:k]).clamp_(-self.clip, self.clip)
+
+
+class ReturnScale:
+    """Scales rewards by the spread of the discounted returns seen so far, so that values fit a bound.
+
+    `factor` is 1 / max(std of the running discounted return, largest |return| / bound), as in SimbaV2 (Lee et al. 2025,
+    section 4.3) and FlashSAC. It moves, so it is applied to what is sampled, not to what is stored. All state is one
+    float64 vector [count, mean, sum of squared deviations, largest size].
+
+    Args:
+        bound: of the scaled values.
+        num_envs, gamma: of the actor, who gathers; the learners only receive.
+    """
+
+    SIZE = 4
+
+    def __init__(self, bound: float, num_envs: int = 0, gamma: float = 0.0, device: torch.device | str = "cpu"):
+        self.bound, self.gamma = bound, gamma
+        self.state = torch.zeros(self.SIZE, dtype=torch.float64, device=device)
+        self.running = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,) the discounted returns
+        self.factor = torch.ones((), device=device)
+        self.version = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def update(self, reward: Tensor, done: Tensor) -> None:
+        """Take in one vector step: rewards (N,), and whose episodes ended with them (N,)."""
+        self.running.mul_(self.gamma).add_(reward)
+        count, mean, m2, largest = self.state.unbind()
+        n = len(reward)
+        batch_mean = self.running.mean()
+        delta, total = batch_mean - mean, count + n
+        m2 += (self.running - batch_mean).square().sum() + delta.square() * (count * n / total)
+        mean += delta * (n / total)
+        count.copy_(total)
+        torch.maximum(largest, self.running.abs().max(), out=largest)
+        self.running.masked_fill_(done, 0.0)
+
+    def receive(self, mailbox: Mailbox) -> None:
+        """Take the newest statistics, which another process gathers."""
+        mailbox.receive(self.state, self.version)
+        count, _, m2, largest = self.state.unbind()
+        size = torch.maximum((m2 / count.clamp(min=1.0)).sqrt(), largest / self.bound)
+        self.factor.copy_(torch.where(size > 0, 1 / size, torch.ones_like(size)))

@@ -7,64 +7,62 @@ policy that follows a moving critic swings about a good one, and the mean of its
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from pql.algorithms.networks import FlatParameters
+from pql.algorithms.base import P_LEARNER, Algorithm
 from pql.memory.replay import Replay
 from pql.memory.shared import Shared
-from pql.roles.learner import Learner, Optimizer, fuse
+from pql.roles.flat import Flat
+from pql.roles.learner import Learner
+
+DEPLOYED = "policy"  # the group that acts without exploration
 
 
 class PLearner(Learner):
-    """One policy update at a time: sample, loss, step, average, publish."""
+    """One policy update at a time: sample, losses, steps, average, publish."""
 
-    role = "p_learner"
-    measures = ("policy_loss", "policy_grad_norm")
+    role = P_LEARNER
 
-    def __init__(self, cfg, algorithm, replay: Replay, shared: Shared):
+    def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         super().__init__(cfg, algorithm, replay, shared)
-        device = self.device
-        self.policy = algorithm.make_policy().to(device)
-        self.weights = FlatParameters(self.policy)
-        shared.policy.read(self.weights.data)  # the initial weights
-        self.critic = algorithm.make_critic().to(device).requires_grad_(False)
-        self.critic_weights = FlatParameters(self.critic)
-        self.critic_version = torch.zeros(1, dtype=torch.int64, device=device)
-        self.average = FlatParameters(copy.deepcopy(self.policy).requires_grad_(False))
-        self.others = {"average": self.average}
-        self.updates = shared.policy_updates.to(device, copy=True)  # where the device can count them
-        self.optimizer = Optimizer(self.weights, self.cfg.actor_lr, self.cfg.weight_decay, self.cfg.max_grad_norm)
-        self.loss = self.loss_of
-        if cfg.compile:
-            self.loss = fuse(self.loss_of, torch.zeros(self.cfg.batch_size, replay.row_dim, device=device))
+        self.average = Flat({DEPLOYED: copy.deepcopy(self.weights.modules[DEPLOYED])}, self.device).fixed()
+        self.updates = shared.policy_updates.to(self.device, copy=True)  # where the device can count them
+        self.averaged = self.updates.clone()  # those that the average may hold
 
     def update(self) -> None:
-        """One gradient step of the policy."""
+        """One gradient step of the policy, and of what else is trained with it."""
+        number = self.resets.due(int(self.shared.policy_updates))
+        if number:
+            self.begin_anew(number)
         self.graphed_step()
         self.in_flight()
         self.shared.policy_updates += 1
 
-    def step(self) -> None:
-        shared = self.shared
-        shared.critic.receive(self.critic_weights.data, self.critic_version)
-        self.normalizer.receive(shared.normalizer)
-        loss, metrics = self.loss(self.sample())
-        metrics["policy_grad_norm"] = self.optimizer.step(loss)
-        shared.boards[self.role].add(metrics)
-        self.average.data.lerp_(self.weights.data, average_rate(self.updates, self.cfg.policy_average))
-        self.updates += 1
+    def conclude(self) -> dict[str, Tensor]:
+        newest = self.weights.data[self.weights.all[DEPLOYED]]
+        self.average.data.lerp_(newest, average_rate(self.averaged, self.cfg.policy_average))
+        self.averaged += 1
         self.publish()
+        return {}
 
-    def loss_of(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The algorithm's loss of the policy on replay rows (B, row_dim)."""
-        with self.autocast:
-            return self.algorithm.policy_loss(self.policy, self.critic, self.replay.unpack(rows, self.normalizer))
+    def begin_anew(self, number: int) -> None:
+        super().begin_anew(number)
+        self.average.data.copy_(self.weights.data[self.weights.all[DEPLOYED]])
+        self.averaged.zero_()
 
     def publish(self) -> None:
-        self.shared.policy.publish(self.weights.data)
+        super().publish()
         self.shared.average.publish(self.average.data)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**super().state_dict(), "average": self.average.data, "averaged": self.averaged}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.average.data.copy_(state["average"])
+        self.averaged.copy_(state["averaged"])
+        super().load_state_dict(state)
 
 
 def average_rate(updates: Tensor, least: float) -> Tensor:

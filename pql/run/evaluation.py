@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import tasks
-from pql import algorithms, config
+from pql import algorithms
+from pql.algorithms.base import P_LEARNER, Algorithm
+from pql.config import Config, make_env, read
 from pql.config.devices import device_for
 from pql.errors import UserError
+from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
+from pql.roles.p_learner import DEPLOYED
 from pql.runtime import checkpoint
 
 
@@ -69,51 +73,46 @@ def random_policy(env: tasks.VectorEnv, seed: int = 0) -> Callable[[Tensor], Ten
 class DeployedPolicy(nn.Module):
     """Normaliser and policy in one: raw observations (B, obs_dim) -> actions (B, action_dim) in [-1, 1]."""
 
-    def __init__(self, policy: nn.Module, normalizer: Normalizer, obs_dim: int):
+    def __init__(self, algorithm: Algorithm, policy: nn.Module, normalizer: Normalizer):
         super().__init__()
-        self.policy = policy
+        self.algorithm, self.policy = algorithm, policy
+        obs_dim = algorithm.spaces.obs_dim
         self.clip = normalizer.clip
         self.register_buffer("mean", normalizer.mean[:obs_dim].clone())
         self.register_buffer("inv_std", normalizer.inv_std[:obs_dim].clone())
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.policy(((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip))
-
-
-def make_env(cfg: config.Config, num_envs: int, seed: int, threads: int | None = None) -> tasks.VectorEnv:
-    """The configuration's task. Raises TaskError."""
-    options = {**cfg.task.options, **({"cfg": cfg.task.cfg} if cfg.task.cfg else {})}
-    sim = cfg.sim
-    return tasks.make(cfg.task.name, num_envs, sim.name, cfg.device, seed, threads, sim.contacts_per_env, **options)
+        return self.algorithm.act(self.policy, ((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip))
 
 
 def load_policy(
-    cfg: config.Config, run_dir: Path, obs_dim: int, action_dim: int, warn: Callable[[str], None] = print
+    cfg: Config, run_dir: Path, spaces: tasks.Spaces, warn: Callable[[str], None] = print
 ) -> tuple[DeployedPolicy, dict[str, Any]]:
     """The averaged policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
     found = checkpoint.newest(run_dir, warn)
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
-    policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
-    weights = checkpoint.load_tensors(folder, "p_learner")["others.average"]
-    if weights.numel() != sum(p.numel() for p in policy.parameters()):
-        raise UserError(f"the policy in {folder} is not one for {cfg.task.name} with algo.hidden={cfg.algo.hidden}")
-    torch.nn.utils.vector_to_parameters(weights, policy.parameters())
+    algorithm = algorithms.make(cfg.algo, spaces)
+    (group,) = (group for group in algorithm.groups() if group.name == DEPLOYED)
+    flat = Flat({DEPLOYED: group.make()}).fixed()
+    weights = checkpoint.load_tensors(folder, P_LEARNER)["average"]
+    if len(weights) != len(flat):
+        raise UserError(f"the policy in {folder} is not one for {cfg.task.name} with this run's sizes of networks")
+    flat.data.copy_(weights)
     moments = checkpoint.load_tensors(folder, "actor")["normalizer"]
     normalizer = Normalizer(len(moments) // 2)
     normalizer.state.copy_(moments)
     normalizer.refresh()
-    return DeployedPolicy(policy.requires_grad_(False), normalizer, obs_dim).eval(), manifest
+    return DeployedPolicy(algorithm, flat.modules[DEPLOYED], normalizer).eval(), manifest
 
 
-def open_run(run_dir: str) -> tuple[Path, config.Config]:
+def open_run(run_dir: str) -> tuple[Path, Config]:
     """A run's folder and configuration, its plugins imported. Raises UserError where it is no run."""
     path = Path(run_dir)
     if not (path / "config.yaml").is_file():
         raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
-    cfg = config.read(path / "config.yaml")
-    config.import_plugins(cfg.plugins)
+    cfg = read(path / "config.yaml")
     cfg.run_dir = run_dir  # a run may have been moved since
     device = "auto" if cfg.device.startswith("cuda") else cfg.device
     cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
@@ -123,7 +122,7 @@ def open_run(run_dir: str) -> tuple[Path, config.Config]:
 class TrainedPolicy(NamedTuple):
     """What a finished or interrupted run has learned, with environments to try it in."""
 
-    cfg: config.Config
+    cfg: Config
     env: tasks.VectorEnv
     act: DeployedPolicy
     manifest: dict[str, Any]
@@ -141,7 +140,7 @@ def load_run(run_dir: str, num_envs: int, seed: int = 0) -> TrainedPolicy:
     """
     path, cfg = open_run(run_dir)
     env = make_env(cfg, num_envs, seed)
-    policy, manifest = load_policy(cfg, path, env.obs_dim, env.action_dim, lambda text: print(text, file=sys.stderr))
+    policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr))
     return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
 
 

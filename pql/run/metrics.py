@@ -30,7 +30,7 @@ class MetricsWriter:
 
     def _drop_after(self, env_steps: int) -> None:
         """A resumed run repeats what came after its checkpoint: those lines go."""
-        from pql.runtime.checkpoint import write_atomically
+        from pql.files import write_atomically
 
         if self.path.exists():
             kept = [line for line in read_metrics(self.path) if line["env_steps"] <= env_steps]

@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import torch
 
+from pql.config import make_env
 from pql.run import evaluation
 
 
@@ -33,8 +34,8 @@ def record(
     try:
         import imageio.v2 as imageio
 
-        env = evaluation.make_env(cfg, 1, seed)
-        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.obs_dim, env.action_dim, warn)
+        env = make_env(cfg, 1, seed)
+        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.spaces, warn)
         policy.to(env.device)
         steps_per_frame = max(1, round(1 / (fps * env.dt)))
         obs = env.reset()

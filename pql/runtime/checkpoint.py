@@ -21,24 +21,15 @@ from typing import Any, Callable
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pql.files import write_atomically
+
 MANIFEST = "manifest.json"
-FORMAT = 2  # 2: observations lie side by side in a replay row
+FORMAT = 3  # 2: observations lie side by side in a replay row; 3: groups of parameters
 KEEP = 2
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that is incomplete or whose bytes are not those that were written."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by a file with this text; a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_tensors(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:

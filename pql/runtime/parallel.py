@@ -17,40 +17,10 @@ import torch.multiprocessing
 from pql.errors import RoleFailed, UserError
 from pql.memory.device import mps_is_running
 from pql.memory.shared import ROLES
-from pql.run.trainer import Monitor
 from pql.runtime import checkpoint, worker
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threads_of(cfg: Any) -> dict[str, int]:
-    """Threads of each role's torch and of the simulation: fair shares, so that the roles do not fight.
-
-    On a GPU each needs one. On a CPU the V-learner does most of the arithmetic and gets half of the cores, the
-    P-learner and the simulation a quarter each; the actor's own arithmetic is small, and torch's threads would
-    fight with the simulation's.
-    """
-    have = cores()
-    on_gpu = cfg.device.startswith("cuda")
-    fair = {
-        "actor": 1,
-        "v_learner": 1 if on_gpu else max(1, have // 2),
-        "p_learner": 1 if on_gpu else max(1, have // 4),
-        "sim": max(1, have - 2) if on_gpu else max(1, have // 4),
-    }
-    asked = {
-        "actor": cfg.threads.actor,
-        "v_learner": cfg.threads.v_learner,
-        "p_learner": cfg.threads.p_learner,
-        "sim": cfg.sim.threads,
-    }
-    return {role: asked[role] or fair[role] for role in fair}
 
 
 class Team:
@@ -149,7 +119,7 @@ class Team:
         sentinels = [process.sentinel for process in self.processes.values()]
         multiprocessing.connection.wait([*sentinels, *self.pipes.values()], seconds)
 
-    def save(self, monitor: Monitor, last: bool = False) -> None:
+    def save(self, monitor: Any, last: bool = False) -> None:
         """One consistent checkpoint: every role stands still between two steps and writes its own part.
 
         After the `last` none takes another step, so that the run ends in just the state that was saved.
@@ -186,11 +156,11 @@ def exit_reason(code: int | None) -> str:
     return f"was killed by {name}{hint}"
 
 
-def run(cfg: Any, monitor: Monitor, resume_from: Path | None) -> None:
+def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint. Raises RoleFailed, UserError."""
     shared = monitor.shared
     env = monitor.env
-    shared.dimensions = env.obs_dim, env.action_dim, env.critic_obs_dim
+    shared.spaces = env.spaces
     _check_shared_memory(cfg, shared)
     shared.share()
     if cfg.device.startswith("cuda") and not mps_is_running():

@@ -6,21 +6,17 @@ As nothing but the counters says whose turn it is, a run may be stopped after an
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pql import algorithms
 from pql.memory.device import device_of
-from pql.roles.actor import Actor
-from pql.roles.learner import seed_of
-from pql.roles.p_learner import PLearner
-from pql.roles.v_learner import VLearner
-from pql.run.evaluation import make_env
-from pql.run.trainer import Monitor, make_replay
+from pql.memory.shared import ROLES
+from pql.roles.build import make_role
 from pql.runtime import checkpoint
 
 
-def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
+def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint."""
     # More torch threads would fight with the simulator's, and their number would change the last bits.
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -33,17 +29,12 @@ def run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
         torch.set_float32_matmul_precision(precision)
 
 
-def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
-    shared, device = monitor.shared, device_of(cfg, "actor")
+def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
+    device = device_of(cfg, "actor")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, cfg.sim.threads)
-    algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
-    actor = Actor(cfg, env, algorithm, replay, shared)
-    v_learner = VLearner(cfg, algorithm, replay, shared)
-    p_learner = PLearner(cfg, algorithm, replay, shared)
-    roles = (actor, v_learner, p_learner)
+    roles = [make_role(role, cfg, monitor.algorithm, monitor.shared, cfg.sim.threads) for role in ROLES]
+    actor, v_learner, p_learner = roles
 
     def save() -> None:
         folder = checkpoint.begin(monitor.run_dir)
@@ -69,4 +60,4 @@ def _run(cfg, monitor: Monitor, resume_from: Path | None) -> None:
                 actor.step()
         save()
     finally:
-        env.close()
+        actor.env.close()

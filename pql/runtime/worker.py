@@ -125,32 +125,22 @@ def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, par
 def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
     import torch
 
-    from pql import algorithms, config
+    from pql import algorithms
+    from pql.config import import_plugins
     from pql.memory.device import device_of
     from pql.memory.pacing import critic_pacer, policy_pacer
-    from pql.roles.actor import Actor
-    from pql.roles.learner import seed_of
-    from pql.roles.p_learner import PLearner
-    from pql.roles.v_learner import VLearner
-    from pql.run.evaluation import make_env
-    from pql.run.trainer import make_replay
+    from pql.roles.build import make_role
     from pql.runtime import checkpoint
-    from pql.runtime.parallel import threads_of
+    from pql.runtime.threads import threads_of
 
-    torch.set_num_threads(threads_of(cfg)[role])
+    threads = threads_of(cfg)
+    torch.set_num_threads(threads[role])
     torch.set_float32_matmul_precision(cfg.matmul_precision)
-    config.import_plugins(cfg.plugins)
-    obs_dim, action_dim, critic_obs_dim = shared.dimensions
-    replay = make_replay(cfg, obs_dim, action_dim, shared, critic_obs_dim)
-    algorithm = algorithms.make(cfg.algo, obs_dim, action_dim, critic_obs_dim)
+    import_plugins(cfg.plugins)
     device = device_of(cfg, role)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if role == "actor":
-        env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, threads_of(cfg)["sim"])
-        worker = Actor(cfg, env, algorithm, replay, shared)
-    else:
-        worker = {"v_learner": VLearner, "p_learner": PLearner}[role](cfg, algorithm, replay, shared)
+    worker = make_role(role, cfg, algorithms.make(cfg.algo, shared.spaces), shared, threads["sim"])
     if resume_from is not None:
         worker.load_state_dict(checkpoint.load_tensors(resume_from, role))
 

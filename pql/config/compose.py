@@ -1,0 +1,288 @@
+"""`load`: groups in cfg/ plus `key=value` overrides -> one resolved `Config`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import tasks
+from pql import algorithms
+from pql.config.checks import check_identity, validate
+from pql.config.devices import device_for, resolve_device
+from pql.config.plugins import import_plugins
+from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
+from pql.errors import UserError, nearest
+from pql.files import write_atomically
+from tasks.simulators.base import BACKENDS
+
+GROUPS = ("task", "algo", "sim", "preset")
+DEFAULTS = {"task": "Ant", "algo": "pql", "sim": "auto"}  # as cfg/config.yaml has them
+
+
+def load(overrides: list[str]) -> Config:
+    """Compose, type-check and resolve a configuration.
+
+    Args:
+        overrides: `key=value` strings, Hydra's grammar; `task=`, `algo=`, `sim=`, `preset=` choose files in cfg/.
+    Raises:
+        UserError: an unknown key (names the nearest), a wrong type, a value out of range, keys that exclude
+            each other, a run directory that cannot be started or resumed as asked.
+    """
+    given = _parse(overrides)
+    saved = _saved_config(given)
+    # the tasks, simulators and algorithms that the other words may name
+    import_plugins(_plugins(given) if "plugins" in given or saved is None else list(saved.get("plugins", [])))
+    _check_choices(given)
+    if saved is None:
+        algo = str(given.get("algo", given.get("algo.name", DEFAULTS["algo"])))
+    else:
+        algo = _algo_of(saved)
+        asked = given.get("algo", given.get("algo.name", algo))
+        if asked != algo:
+            raise UserError(
+                f"run_dir={given['run_dir']} was trained with algo={algo}, not {asked}: name another run_dir"
+            )
+    _check_keys(given, algo)
+    cfg = _typed(_compose(overrides, given, algo) if saved is None else _override(saved, given))
+    _resolve(cfg, given)
+    validate(cfg)
+    if saved is not None:
+        check_identity(cfg, _typed(saved))
+    return cfg
+
+
+def save(cfg: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML, atomically."""
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(cfg)))
+
+
+def read(path: Path) -> Config:
+    """The configuration a run was started with, its plugins imported. Raises UserError where it is none of ours."""
+    cfg = _raw(path)
+    import_plugins(list(cfg.get("plugins") or []))
+    return _typed(cfg)
+
+
+def overrides_help(words: list[str]) -> str:
+    """What --help prints: tasks, algorithms, every key of the algorithm among `words` with its default and meaning."""
+    given = _parse([word for word in words if word.startswith(("algo=", "plugins="))])
+    import_plugins(_plugins(given))
+    _check_choices(given)
+    algo = str(given.get("algo", DEFAULTS["algo"]))
+    cfg = OmegaConf.structured(_typed(_compose([], given, algo)))
+    lines = [
+        "usage: scripts/train.py [key=value ...]",
+        "",
+        f"tasks       {', '.join(tasks.list())}",
+        f"algorithms  {', '.join(algorithms.names())}",
+        f"simulators  {', '.join(choices('sim'))}",
+        "",
+        f"Keys of algo={algo} (--help algo=<another> shows its own). Defaults are those of the CPU preset with Ant;",
+        "preset=gpu shows in the run's config.yaml.",
+        "",
+    ]
+    for name, about in known_keys(algo).items():
+        value = OmegaConf.select(cfg, name)
+        value = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"  {name + '=' + value:<42} {about.get('help', '')}")
+    return "\n".join(lines)
+
+
+def _parse(overrides: list[str]) -> dict[str, Any]:
+    """Keys and their values, by Hydra's grammar: quotes are taken off, null is None, [a,b] a list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    given = {}
+    for text in overrides:
+        name, equals, value = text.lstrip("+").partition("=")
+        if not equals or not name:
+            raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
+        if not value.strip():
+            raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
+        try:
+            override = parser.parse_override(f"{name}={value}")
+        except HydraException as error:
+            known = [*known_keys(DEFAULTS["algo"]), *GROUPS]
+            if name not in known and not name.startswith((*FREE, "algo.")):
+                raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all") from error
+            raise UserError(f"{text}: cannot be read ({_first_line(error)}); quote it: {name}=\"'...'\"") from error
+        if override.is_sweep_override():
+            raise UserError(f"{text}: one value, please; scripts/sweep.py takes several")
+        given[name] = override.value()
+    if "algo.utd" in given and "algo.critic_updates_per_step" in given:
+        raise UserError("algo.utd and algo.critic_updates_per_step both set the same ratio: give one of them")
+    return given
+
+
+def _check_keys(given: dict[str, Any], algo: str) -> None:
+    """Every key must be one of this algorithm's runs."""
+    known = [*known_keys(algo), *GROUPS]
+    for name in given:
+        if name in known or name.startswith(FREE):
+            continue
+        whose = [other for other in algorithms.names() if name in known_keys(other)]
+        if whose:
+            raise UserError(f"{name} is no key of algo={algo}, but of {', '.join(whose)}: drop it, or choose such")
+        raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all")
+
+
+def _check_choices(given: dict[str, Any]) -> None:
+    """What `algo=`, `sim=` and `preset=` may be: files in cfg/, and what is registered by now."""
+    allowed = {"algo": algorithms.names(), "sim": [*choices("sim"), *BACKENDS], "preset": [*choices("preset"), "auto"]}
+    for group, names in allowed.items():
+        known = sorted(set(names))
+        for name in (group, f"{group}.name"):
+            if name in given and given[name] not in known:
+                hint = nearest(str(given[name]), known)
+                raise UserError(f"unknown {group} '{given[name]}'{hint}; there are: {', '.join(known)}")
+
+
+def _plugins(given: dict[str, Any]) -> list[str]:
+    plugins = given.get("plugins") or []
+    if not isinstance(plugins, list):
+        raise UserError(f"plugins={plugins}: must be a list: plugins=[{plugins}]")
+    return [str(plugin) for plugin in plugins]
+
+
+def _saved_config(given: dict[str, Any]) -> DictConfig | None:
+    run_dir = given.get("run_dir")
+    resume = given.get("resume", False) is True
+    if run_dir is None or not Path(str(run_dir)).exists():
+        return None
+    run_dir = str(run_dir)
+    path = Path(run_dir)
+    if not path.is_dir():
+        raise UserError(f"run_dir={run_dir} is a file: name a folder")
+    if all(p.suffix == ".log" for p in path.iterdir()):  # a launcher may have begun to log there
+        return None
+    if not resume:
+        raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
+    if not (path / "config.yaml").exists():
+        raise UserError(f"run_dir={run_dir} holds no config.yaml, so there is no run to resume: name another folder")
+    return _raw(path / "config.yaml")
+
+
+def _raw(path: Path) -> DictConfig:
+    """A file of ours as it stands. Raises UserError."""
+    try:
+        cfg = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
+        raise UserError(f"{path} is no configuration of a run: it names no algorithm")
+    return cfg
+
+
+def _algo_of(cfg: DictConfig) -> str:
+    return str(cfg.algo.get("name", DEFAULTS["algo"]))
+
+
+def _task_override(given: dict[str, Any]) -> list[str]:
+    """`task=X` names a file in cfg/task or any registered task."""
+    if "task" not in given:
+        return []
+    name = str(given["task"])
+    if name in choices("task"):
+        return [f"task={name}"]
+    # What IsaacGymEnvs has, or why it is not there, is best said by the simulator itself.
+    if given.get("sim") != "isaacgym" and name not in {*tasks.list(), *tasks.brought()}:
+        known = sorted({*choices("task"), *tasks.list(), *tasks.brought()})
+        raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}")
+    return ["task=custom", f"task.name={name}"]
+
+
+def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    schema = OmegaConf.to_container(OmegaConf.structured(Config))
+    schema["algo"] = {**OmegaConf.to_container(OmegaConf.structured(algorithms.get(algo).Options)), "name": algo}
+    ConfigStore.instance().store(name="schema", node=schema)
+
+    preset = given.get("preset", "auto")
+    if preset == "auto":
+        task, sim = (str(given.get(f"{group}.name", given.get(group, DEFAULTS[group]))) for group in ("task", "sim"))
+        preset = "gpu" if device_for(str(given.get("device", "auto")), task, sim).type == "cuda" else "cpu"
+    if f"{preset}_{algo}" in choices("preset"):  # an algorithm of other proportions has sizes of its own
+        preset = f"{preset}_{algo}"
+    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (*GROUPS, "algo.name")]
+    rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
+    sim = str(given.get("sim", DEFAULTS["sim"]))
+    # what a plugin registered has no file
+    chosen = [f"sim={sim}"] if sim in choices("sim") else ["sim=auto", f"sim.name={sim}"]
+    chosen += [f"algo={algo}"] if algo in choices("algo") else ["~algo"]
+    chosen += [*_task_override(given), f"preset={preset}"]
+    try:
+        with initialize_config_dir(str(CFG_DIR), version_base="1.3"):
+            cfg = compose("config", overrides=[*chosen, *rest])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
+    # A preset gives sizes to whoever has them: what another algorithm alone knows of is not for this one.
+    OmegaConf.set_struct(cfg, False)
+    known = known_keys(algo)
+    elsewhere = {name for other in algorithms.names() for name in known_keys(other)}
+    for name in list(cfg.algo):
+        if f"algo.{name}" not in known and f"algo.{name}" in elsewhere:
+            del cfg.algo[name]
+    return cfg
+
+
+def _override(saved: DictConfig, given: dict[str, Any]) -> DictConfig:
+    """The saved configuration with what this command line says on top; a group's choice stands for its name."""
+    try:
+        cfg = OmegaConf.create(OmegaConf.to_container(saved))
+        for name, value in given.items():
+            target = f"{name}.name" if name in ("task", "algo", "sim") else name
+            if name == "preset":
+                continue
+            OmegaConf.update(cfg, target, value)
+        if "algo.utd" in given:
+            cfg.algo.critic_updates_per_step = None
+        elif "algo.critic_updates_per_step" in given:
+            cfg.algo.utd = None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(_first_line(error)) from error
+    return cfg
+
+
+def _typed(cfg: DictConfig) -> Config:
+    """With the types of its algorithm's options. Raises UserError."""
+    schema = OmegaConf.structured(Config)
+    schema.algo = OmegaConf.structured(algorithms.get(_algo_of(cfg)).Options)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+    except OmegaConfBaseException as error:
+        name = getattr(error, "full_key", None)
+        raise UserError(f"{name + ': ' if name else ''}{_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _resolve(cfg: Config, given: dict[str, Any]) -> None:
+    cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
+    # a run is resumed, played and exported from other folders than it was started in
+    cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
+    a = cfg.algo
+    for name in ("v_device", "p_device"):
+        if getattr(a, name) is not None:
+            setattr(a, name, str(resolve_device(getattr(a, name), f"algo.{name}")))
+    if "algo.utd" in given:
+        a.critic_updates_per_step = None
+    if a.critic_updates_per_step is None:
+        if a.utd is None:
+            raise UserError("give algo.critic_updates_per_step or algo.utd")
+        a.critic_updates_per_step = a.utd * cfg.num_envs
+    a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
+    if cfg.run_dir is None:
+        cfg.run_dir = f"runs/{cfg.task.name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+

@@ -1,0 +1,63 @@
+"""From a configuration to what its roles are made of: shared memory, the ring over it, the roles themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pql.algorithms.base import P_LEARNER, V_LEARNER, Algorithm
+from pql.algorithms.survey import Survey
+from pql.config.environment import make_env
+from pql.memory.pacing import replay_guard
+from pql.memory.replay import Replay, row_dim
+from pql.memory.shared import Shared
+from pql.roles.actor import Actor
+from pql.roles.flat import Flat
+from pql.roles.learner import Learner, seed_of
+from pql.roles.normalizer import ReturnScale
+from pql.roles.p_learner import DEPLOYED, PLearner
+from pql.roles.v_learner import VLearner
+
+LEARNERS = {V_LEARNER: VLearner, P_LEARNER: PLearner}
+
+
+def make_shared(cfg: Any, algorithm: Algorithm, survey: Survey) -> Shared:
+    """Allocate what the roles share and publish the initial networks, the same for one seed."""
+    spaces = algorithm.spaces
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(cfg.seed, "networks"))
+        made = {role: Flat({g.name: g.make() for g in algorithm.trained_by(role)}) for role in (P_LEARNER, V_LEARNER)}
+    policy = made[P_LEARNER].data[made[P_LEARNER].all[DEPLOYED]]
+    rows = cfg.algo.replay_size // cfg.num_envs * cfg.num_envs
+    shared = Shared(
+        ring=(rows, row_dim(spaces)),
+        weights={role: len(flat) for role, flat in made.items()},
+        average_size=len(policy),
+        normalizer_size=1 + 2 * spaces.seen_dim,
+        returns_size=ReturnScale.SIZE,
+        boards={V_LEARNER: (*survey.metrics[V_LEARNER], "policy_age"), P_LEARNER: survey.metrics[P_LEARNER]},
+        device=torch.device(cfg.device),
+    )
+    shared.learning_starts = cfg.algo.warmup_steps
+    shared.average.publish(policy)
+    for role, flat in made.items():
+        shared.weights[role].publish(flat.data)
+    return shared
+
+
+def make_replay(cfg: Any, algorithm: Algorithm, shared: Shared) -> Replay:
+    """The ring over shared storage, as any role sees it."""
+    size, device = cfg.algo.replay_size, torch.device(cfg.device)
+    return Replay(size, cfg.num_envs, algorithm.spaces, replay_guard(cfg), device, shared.rows, shared.head)
+
+
+def make_role(
+    role: str, cfg: Any, algorithm: Algorithm, shared: Shared, sim_threads: int | None = None
+) -> Actor | Learner:
+    """The actor, with environments of its own that it closes, or a learner. Raises TaskError."""
+    replay = make_replay(cfg, algorithm, shared)
+    if role in LEARNERS:
+        return LEARNERS[role](cfg, algorithm, replay, shared)
+    env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, sim_threads)
+    return Actor(cfg, env, algorithm, replay, shared)

@@ -1,0 +1,34 @@
+"""A run's folder: whose it is while it trains."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from pql.errors import UserError
+
+
+@contextmanager
+def owned(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder for this process alone. Raises UserError where another trains in it, or none can."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+        handle = os.open(run_dir, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written ({error.strerror}): name another folder") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"run_dir={run_dir} is in use: another process trains in it") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,293 @@
+"""A training run seen from its outside: what is logged, evaluated, saved, and when it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import torch
+
+from pql.algorithms.base import V_LEARNER, Algorithm
+from pql.algorithms.survey import Survey
+from pql.config.schema import Config
+from pql.errors import RoleFailed
+from pql.files import write_atomically
+from pql.memory.pacing import critic_pacer, policy_pacer
+from pql.memory.shared import Shared
+from pql.roles.flat import Flat
+from pql.roles.normalizer import Normalizer
+from pql.roles.p_learner import DEPLOYED
+from pql.run import evaluation
+from pql.run.interrupt import Interrupt
+from pql.run.metrics import MetricsWriter, Progress
+from pql.runtime import checkpoint
+
+
+class Monitor:
+    """Watches the shared counters of a run: logs, evaluates, saves, and decides when it ends.
+
+    Args:
+        save: called with a function that writes the shared part of a checkpoint; makes the roles stand still
+            and write theirs.
+        blocking_evaluation: finish an evaluation before anything else happens (one process), or advance it
+            little by little through `evaluate_a_little` (several processes).
+        interrupt: says whether a signal asked the run to end.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        algorithm: Algorithm,
+        survey: Survey,
+        shared: Shared,
+        env: Any,
+        manifest: dict | None,
+        blocking_evaluation: bool,
+        interrupt: Interrupt | None = None,
+    ):
+        self.cfg, self.algorithm, self.survey, self.shared, self.env = cfg, algorithm, survey, shared, env
+        self.in_background = not blocking_evaluation
+        self.run_dir = Path(cfg.run_dir)
+        self.save: Callable[[], None] = lambda: None
+        (deployed,) = (group for group in algorithm.groups() if group.name == DEPLOYED)
+        self.weights = Flat({DEPLOYED: deployed.make()}, env.device).fixed()
+        self.policy = self.weights.modules[DEPLOYED]
+        self.normalizer = Normalizer(env.spaces.seen_dim, env.device)
+        self.flops_per_update = survey.flops[V_LEARNER]
+        self.pacers = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
+        self.max_vector_steps = -(-cfg.max_env_steps // cfg.num_envs)
+        shared.step_limit.fill_(self.max_vector_steps)
+        self.seen = 0 if manifest is None else manifest["seen"]  # env steps at the last tick
+        self.logged = self.evaluated_at = (-1, -1, -1)  # counters at the last line and the last evaluation
+        self.since = {role: board.sums.clone() for role, board in shared.boards.items()}
+        self.waited = dict.fromkeys(shared.waited, 0.0)
+        self.earlier_time = 0.0 if manifest is None else manifest["wall_time_s"]
+        self.started = self.logged_at = time.monotonic()
+        self.ended: float | None = None
+        self.set_aside = 0.0  # seconds spent evaluating while nothing else ran
+        self.evaluation: Iterator | None = None
+        self.last_return: float | None = None
+        self.interrupt = interrupt
+        try:
+            self.first_state = env.state_dict()
+        except NotImplementedError:
+            self.first_state = None
+        self.writer = MetricsWriter(self.run_dir, cfg, cfg.wandb, None if manifest is None else self.env_steps)
+        self.progress = Progress(cfg.max_env_steps, cfg.max_time)
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.shared.vector_steps) * self.cfg.num_envs
+
+    @property
+    def interrupted(self) -> str | None:
+        """The signal that asked this run to end, if one did."""
+        return self.interrupt.name if self.interrupt else None
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        s = self.shared
+        return int(s.vector_steps), int(s.critic_updates), int(s.policy_updates)
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds of training, earlier sessions included."""
+        now = time.monotonic() if self.ended is None else self.ended
+        return self.earlier_time + now - self.started - self.set_aside
+
+    def start_clock(self) -> None:
+        """Training begins now: what came before was setting up."""
+        self.started = self.logged_at = time.monotonic()
+        for role, waited in self.shared.waited.items():
+            self.waited[role] = float(waited)
+
+    def tick(self) -> None:
+        """Do what has come due."""
+        cfg, now = self.cfg, self.env_steps
+        if self._crossed(cfg.log_interval, now):
+            self.log()
+        last = now >= int(self.shared.step_limit) * cfg.num_envs  # then an evaluation and a checkpoint come anyway
+        if self._crossed(cfg.eval_interval, now) and self.evaluation is None and not (last and self.in_background):
+            self.begin_evaluation()
+            if not self.in_background:
+                self.finish_evaluation(even_if_interrupted=True)  # a resumed run would not repeat it
+        save = self._crossed(cfg.checkpoint_interval, now) and not last
+        self.seen = now
+        if save:
+            self.save()
+        if cfg.max_time is not None and self.wall_time >= cfg.max_time:
+            self.shared.step_limit.fill_(0)
+        train = float(self.shared.episodes[0])
+        self.progress.show(now, int(self.shared.critic_updates), self.wall_time, train, self.last_return)
+
+    def _crossed(self, interval: int, now: int) -> bool:
+        return interval > 0 and now // interval > self.seen // interval
+
+    def finished(self) -> bool:
+        """The actor has stopped and the learners have done all that belongs to its steps."""
+        stopped = int(self.shared.vector_steps) >= int(self.shared.step_limit)
+        return stopped and not self.critic_update_due() and not self.policy_update_due()
+
+    def critic_update_due(self) -> bool:
+        steps, updates, _ = self.counters
+        return self.pacers[0].follower_may_step(steps, updates)
+
+    def policy_update_due(self) -> bool:
+        steps, updates, policy_updates = self.counters
+        return steps >= self.shared.learning_starts and self.pacers[1].follower_may_step(updates, policy_updates)
+
+    def log(self, keep: bool = False) -> dict[str, Any]:
+        """Write one line of metrics; with `keep` the means' interval goes on as if there had been none."""
+        s, now = self.shared, time.monotonic()
+        env_steps, updates = self.env_steps, int(s.critic_updates)  # read once: they move while others run
+        mean_return, mean_length, count = s.episodes.tolist()
+        line: dict[str, Any] = {
+            "env_steps": env_steps,
+            "wall_time_s": round(self.wall_time, 3),
+            "critic_updates": updates,
+            "policy_updates": int(s.policy_updates),
+            "utd": updates / max(1, env_steps),
+            "critic_flops": updates * self.flops_per_update,
+            "train_return": mean_return,
+            "train_length": mean_length,
+            "train_episodes": int(count) if count == count else 0,
+            "invalid_transitions": int(s.invalid),
+            "contact_overflows": int(s.contact_overflows),
+        }
+        for role, board in s.boards.items():
+            means = board.means(self.since[role])
+            spoiled = [name for name, value in means.items() if not math.isfinite(value)]
+            if spoiled:  # before a checkpoint of it can take a good one's place
+                raise RoleFailed(
+                    f"the {role} diverged: {spoiled[0]} is no finite number after {updates} critic updates; "
+                    "lower algo.critic_lr, algo.actor_lr or algo.reward_scale"
+                )
+            line.update(means)
+            if not keep:
+                self.since[role] = board.sums.clone()
+        for role, waited in s.waited.items():
+            line[f"wait_{role}"] = round((float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at), 4)
+            if not keep:
+                self.waited[role] = float(waited)
+        if not keep:
+            self.logged_at = now
+        self.logged = self.counters
+        self.writer.write(line)
+        return line
+
+    # --- evaluation -----------------------------------------------------------------------------------------
+
+    def begin_evaluation(self) -> None:
+        """Take the averaged policy; its episodes are played by `evaluate_a_little` or `finish_evaluation`."""
+        self.shared.average.read(self.weights.data)
+        self.shared.normalizer.read(self.normalizer.state)
+        self.normalizer.refresh()
+        self.evaluated_at = self.counters
+        self.evaluated = {"env_steps": self.env_steps, "wall_time_s": round(self.wall_time, 3)}
+        self.evaluated["critic_updates"] = int(self.shared.critic_updates)
+        act = lambda obs: self.algorithm.act(self.policy, self.normalizer(obs))  # noqa: E731
+        self.evaluation = evaluation.episodes(self.env, act, self.first_state)
+        self.result: evaluation.Result | None = None
+
+    def evaluate_a_little(self, seconds: float) -> None:
+        """Advance a running evaluation for about this long."""
+        end = time.monotonic() + seconds
+        while self.evaluation is not None and time.monotonic() < end:
+            self._advance()
+
+    def finish_evaluation(self, even_if_interrupted: bool = False) -> None:
+        """Advance a running evaluation to its end, while nothing else runs: this time is not training's."""
+        began = time.monotonic()
+        while self.evaluation is not None and (even_if_interrupted or not self.interrupted):
+            self._advance()
+        self.set_aside += time.monotonic() - began
+
+    def _advance(self) -> None:
+        try:
+            self.result = next(self.evaluation)
+        except StopIteration:
+            self.evaluation = None
+            returns = self.result.returns
+            self.last_return = float(returns.mean())
+            self.writer.write(
+                {
+                    **self.evaluated,
+                    "eval_return": self.last_return,
+                    "eval_return_std": float(returns.std()),
+                    "eval_length": float(self.result.lengths.mean()),
+                    "eval_episodes": len(returns),
+                }
+            )
+
+    def conclude(self) -> None:
+        """The closing line and the evaluation of the final policy, unless the last tick has written just these."""
+        if self.logged != self.counters:
+            self.log(keep=True)
+        self.finish_evaluation()  # one that began on the way
+        if self.evaluated_at != self.counters and not self.interrupted:
+            self.begin_evaluation()
+            self.finish_evaluation()
+        self.ended = time.monotonic()  # what is played and filmed after this is no training
+
+    # --- checkpoints and the end ----------------------------------------------------------------------------
+
+    def save_shared(self, folder: Path) -> None:
+        """The part of a checkpoint that belongs to no role, and the manifest. The roles must stand still."""
+        s = self.shared
+        if self.cfg.checkpoint_replay:
+            filled = min(int(s.head), s.rows.shape[0])
+            checkpoint.save_tensors(folder, "replay", {"rows": s.rows[:filled], "head": s.head})
+        readings = {f"sums.{role}": board.sums for role, board in s.boards.items()}
+        readings.update({f"since.{role}": since for role, since in self.since.items()})
+        checkpoint.save_tensors(folder, "boards", {**readings, "episodes": s.episodes})
+        facts = {
+            "task": self.cfg.task.name,
+            "vector_steps": int(s.vector_steps),
+            "critic_updates": int(s.critic_updates),
+            "policy_updates": int(s.policy_updates),
+            "invalid": int(s.invalid),
+            "learning_starts": s.learning_starts,
+            "seen": self.seen,
+            "wall_time_s": self.wall_time,
+        }
+        checkpoint.finish(folder, self.env_steps, facts)
+
+    def restore_shared(self, folder: Path) -> None:
+        """After `restore_counters`: the readings that a log line's means are taken from."""
+        readings = checkpoint.load_tensors(folder, "boards")
+        for role, board in self.shared.boards.items():
+            board.sums.copy_(readings[f"sums.{role}"])
+            self.since[role] = readings[f"since.{role}"].to(board.sums.device)
+        self.shared.episodes.copy_(readings["episodes"])
+
+    def summary(self, status: str, **more: Any) -> dict[str, Any]:
+        """Write summary.json, atomically and last: with status "completed" it marks the run as done."""
+        s, cfg = self.shared, self.cfg
+        updates = int(s.critic_updates)
+        values = {
+            "status": status,
+            "task": cfg.task.name,
+            "algo": cfg.algo.name,
+            "seed": cfg.seed,
+            "env_steps": self.env_steps,
+            "wall_time_s": round(self.wall_time, 3),
+            "critic_updates": updates,
+            "policy_updates": int(s.policy_updates),
+            "utd": updates / max(1, self.env_steps),
+            "utd_requested": cfg.algo.utd,
+            "critic_flops": updates * self.flops_per_update,
+            "critic_flops_per_update": self.flops_per_update,
+            "critic_parameters": self.survey.parameters["critic"],
+            "invalid_transitions": int(s.invalid),
+            "contact_overflows": int(s.contact_overflows),
+            "device": cfg.device,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            **more,
+        }
+        write_atomically(self.run_dir / "summary.json", json.dumps(values, indent=1))
+        return values

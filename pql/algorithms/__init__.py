@@ -7,10 +7,11 @@ from typing import Any
 from pql.algorithms.base import Algorithm
 from pql.algorithms.pql import PQL
 from pql.algorithms.pql_d import PQLD
+from pql.algorithms.sac import SAC
 from pql.errors import UserError, nearest
 from tasks.base import Spaces
 
-_ALGORITHMS: dict[str, type[Algorithm]] = {"pql": PQL, "pql_d": PQLD}
+_ALGORITHMS: dict[str, type[Algorithm]] = {"pql": PQL, "pql_d": PQLD, "sac": SAC}
 
 
 def register(name: str, algorithm: type[Algorithm]) -> None:

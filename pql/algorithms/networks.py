@@ -11,6 +11,23 @@ from torch import Tensor, nn
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
+def exact(x: Tensor) -> Tensor:
+    """What a network answers, in float32 where its layers were bfloat16's under autocast."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def hidden_layers(width: int, hidden: Sequence[int], activation: str, layer_norm: bool) -> list[nn.Module]:
+    """Linear, normalisation and activation for each of the `hidden` widths."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers.append(nn.Linear(width, size))
+        if layer_norm:
+            layers.append(nn.LayerNorm(size, elementwise_affine=False))
+        layers.append(ACTIVATIONS[activation]())
+        width = size
+    return layers
+
+
 class Policy(nn.Module):
     """Deterministic policy: (B, obs_dim) normalised observations -> (B, action_dim) actions in [-1, 1]."""
 
@@ -18,22 +35,43 @@ class Policy(nn.Module):
         self, obs_dim: int, action_dim: int, hidden: Sequence[int], activation: str = "relu", layer_norm: bool = True
     ):
         super().__init__()
-        layers = []
-        width = obs_dim
-        for size in hidden:
-            layers.append(nn.Linear(width, size))
-            if layer_norm:
-                layers.append(nn.LayerNorm(size, elementwise_affine=False))
-            layers.append(ACTIVATIONS[activation]())
-            width = size
-        head = nn.Linear(width, action_dim)
+        layers = hidden_layers(obs_dim, hidden, activation, layer_norm)
+        head = nn.Linear(hidden[-1], action_dim)
         with torch.no_grad():  # start near the middle of the action range, where tanh has a gradient
             head.weight.mul_(0.1)
             head.bias.zero_()
         self.body = nn.Sequential(*layers, head)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self.body(obs).float())
+        return torch.tanh(exact(self.body(obs)))
+
+
+class GaussianPolicy(nn.Module):
+    """(B, obs_dim) -> mean and log standard deviation, (B, action_dim) each, of a normal that tanh then squashes."""
+
+    LOG_STD = (-20.0, 2.0)
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int], activation: str = "relu", layer_norm: bool = False
+    ):
+        super().__init__()
+        head = nn.Linear(hidden[-1], 2 * action_dim)
+        self.body = nn.Sequential(*hidden_layers(obs_dim, hidden, activation, layer_norm), head)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = exact(self.body(obs)).chunk(2, 1)
+        return mean, log_std.clamp(*self.LOG_STD)
+
+
+class Scalar(nn.Module):
+    """One trained number: () -> 0-d."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.number = nn.Parameter(torch.tensor(float(value)))
+
+    def forward(self) -> Tensor:
+        return self.number
 
 
 class EnsembleMLP(nn.Module):
@@ -74,4 +112,4 @@ class EnsembleMLP(nn.Module):
                 if self.layer_norm:
                     h = F.layer_norm(h, h.shape[-1:])
                 h = self.activation(h)
-        return h.float()  # under autocast the layers are bfloat16's
+        return exact(h)

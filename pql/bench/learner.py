@@ -22,16 +22,16 @@ from typing import Callable, Iterator, List
 import torch
 
 from pql import cli, config
-from pql.algorithms import make
 from pql.bench import roofline
 from pql.bench.textbook import Textbook
 from pql.config import key
 from pql.config.devices import resolve_device
 from pql.files import write_atomically
 from pql.memory.replay import Transition
+from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
-from pql.run.trainer import make_replay, make_shared
+from tasks.base import Spaces
 
 OBS_DIM, ACTION_DIM, ROWS = 60, 8, 100_000  # Ant's; rows of replay to sample from
 EXECUTION = {
@@ -75,11 +75,10 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
         normal(ROWS, OBS_DIM), normal(ROWS, ACTION_DIM).tanh_(), normal(ROWS), normal(ROWS, OBS_DIM), discount,
         torch.ones_like(discount),
     )  # fmt: skip
-    shared = make_shared(cfg, OBS_DIM, ACTION_DIM)
-    replay = make_replay(cfg, OBS_DIM, ACTION_DIM, shared)
+    algorithm, _, shared = prepare(cfg, Spaces(OBS_DIM, ACTION_DIM))
+    replay = make_replay(cfg, algorithm, shared)
     for rows in zip(*(column.split(cfg.num_envs) for column in data)):
         replay.add(Transition(*rows))
-    algorithm = make(cfg.algo, OBS_DIM, ACTION_DIM)
     v_learner = VLearner(cfg, algorithm, replay, shared)
     p_learner = PLearner(cfg, algorithm, replay, shared)
     return v_learner, p_learner, Textbook(cfg.algo, data)

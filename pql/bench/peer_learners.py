@@ -114,8 +114,8 @@ class Watched:
 def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[Callable, dict]:
     """PQL with the configuration that scripts/train.py would use, and the overrides of `pql=`."""
     from pql import config
-    from pql.run import trainer
-    from pql.run.evaluation import make_env
+    from pql.roles.build import prepare
+    from pql.run.monitor import Monitor
     from pql.runtime import parallel, sync
 
     with tempfile.TemporaryDirectory() as folder:
@@ -125,10 +125,10 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
             "device=cpu", "sim=mujoco",
         ]  # fmt: skip
         cfg = config.load([*fixed, *options.pql.split()])
-        env = make_env(cfg, options.episodes, 0)
+        env = config.make_env(cfg, options.episodes, 0)
         config.save(cfg, Path(cfg.run_dir) / "config.yaml")
 
-        class Monitor(trainer.Monitor):
+        class Watch(Monitor):
             def tick(self) -> None:
                 super().tick()
                 recorder.visit(self.wall_time, self.env_steps, self.take)
@@ -138,8 +138,8 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
                 self.shared.normalizer.read(self.normalizer.state)
                 return self.weights.data.clone(), self.normalizer.state.clone()
 
-        shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
-        monitor = Monitor(cfg, shared, env, None, blocking_evaluation=False)
+        parts = prepare(cfg, env.spaces)
+        monitor = Watch(cfg, parts, env, None, blocking_evaluation=False)
         (sync if cfg.runtime == "sync" else parallel).run(cfg, monitor, None)
         monitor.writer.close()
 
@@ -147,10 +147,10 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
         monitor.weights.data.copy_(state[0])
         monitor.normalizer.state.copy_(state[1])
         monitor.normalizer.refresh()
-        return lambda obs: monitor.policy(monitor.normalizer(obs))
+        return lambda obs: parts.algorithm.act(monitor.policy, monitor.normalizer(obs))
 
     settings = {"num_envs": cfg.num_envs, "runtime": cfg.runtime, "algo": dataclasses.asdict(cfg.algo)}
-    settings["utd_measured"] = int(shared.critic_updates) / max(1, monitor.env_steps)
+    settings["utd_measured"] = int(parts.shared.critic_updates) / max(1, monitor.env_steps)
     return act_with, settings
 
 

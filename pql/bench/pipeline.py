@@ -19,13 +19,13 @@ from typing import Any, List
 
 import torch
 
-from pql import algorithms, cli, config
-from pql.config import key
+from pql import cli, config
+from pql.config import key, make_env
 from pql.files import write_atomically
-from pql.roles.actor import Actor
-from pql.run import trainer
-from pql.run.evaluation import make_env
+from pql.roles.build import Parts, make_role, prepare
+from pql.run.monitor import Monitor
 from pql.runtime import parallel, sync
+from pql.runtime.threads import cores, threads_of
 
 SIDES = ("sync", "parallel", "actor")
 FIXED = {  # nothing but the three roles runs, and no end comes before ours
@@ -44,16 +44,16 @@ class Options:
     out: str = key("", "also write this JSON file, round by round")
 
 
-class Stopwatch(trainer.Monitor):
+class Stopwatch(Monitor):
     """A monitor that reads the counters `settle` seconds after the run is steady, and `seconds` later, and ends it.
 
     Steady: the learners have made up for the vector steps of the warm-up, so that the actor goes on.
     """
 
-    def __init__(self, cfg: config.Config, shared: Any, env: Any, options: Options):
-        super().__init__(cfg, shared, env, None, blocking_evaluation=cfg.runtime == "sync")
+    def __init__(self, cfg: config.Config, parts: Parts, env: Any, options: Options):
+        super().__init__(cfg, parts, env, None, blocking_evaluation=cfg.runtime == "sync")
         self.options, self.readings = options, []
-        self.steady_from = shared.learning_starts + cfg.lead_steps + 1
+        self.steady_from = self.shared.learning_starts + cfg.lead_steps + 1
         self.steady_since: float | None = None
 
     def tick(self) -> None:
@@ -87,11 +87,11 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
         config.save(cfg, Path(cfg.run_dir) / "config.yaml")
         env = make_env(cfg, cfg.eval_episodes, 0)
         try:
-            shared = trainer.make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
+            parts = prepare(cfg, env.spaces)
             if side == "actor":
-                first, last = act_alone(cfg, shared, options)
+                first, last = act_alone(cfg, parts, options)
             else:
-                monitor = Stopwatch(cfg, shared, env, options)
+                monitor = Stopwatch(cfg, parts, env, options)
                 (sync if side == "sync" else parallel).run(cfg, monitor, None)
                 monitor.writer.close()
                 first, last = monitor.readings
@@ -106,15 +106,12 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
     return {"side": side, "seconds": seconds, **found, "device_memory_bytes": used}
 
 
-def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, dict]:
+def act_alone(cfg: config.Config, parts: Parts, options: Options) -> tuple[dict, dict]:
     """The actor in this process, with the threads that it has beside the learners; readings at two moments."""
-    threads, before = parallel.threads_of(cfg), torch.get_num_threads()
+    threads, before, shared = threads_of(cfg), torch.get_num_threads(), parts.shared
     torch.set_num_threads(threads["actor"])
-    env = make_env(cfg, cfg.num_envs, 0, threads["sim"])
+    actor = make_role("actor", cfg, parts.algorithm, shared, threads["sim"])
     try:
-        algorithm = algorithms.make(cfg.algo, env.obs_dim, env.action_dim, env.critic_obs_dim)
-        replay = trainer.make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
-        actor = Actor(cfg, env, algorithm, replay, shared)
         for _ in range(cfg.algo.warmup_steps + 1):
             actor.step()
         readings = []
@@ -129,7 +126,7 @@ def act_alone(cfg: config.Config, shared: Any, options: Options) -> tuple[dict, 
             readings.append(reading)
         return readings[0], readings[1]
     finally:
-        env.close()
+        actor.env.close()
         torch.set_num_threads(before)
 
 
@@ -221,5 +218,5 @@ def main(argv: list[str]) -> int:
 
 def _write(out: Path, cfg: config.Config, rounds: list[dict[str, Any]]) -> None:
     facts = {"task": cfg.task.name, "algo": cfg.algo.name, "device": cfg.device, "num_envs": cfg.num_envs}
-    facts.update(utd_requested=cfg.algo.utd, batch_size=cfg.algo.batch_size, cores=parallel.cores())
+    facts.update(utd_requested=cfg.algo.utd, batch_size=cfg.algo.batch_size, cores=cores())
     write_atomically(out, json.dumps({**facts, **summary(rounds), "rounds": rounds}, indent=1))

@@ -13,7 +13,7 @@ from typing import Callable, Sequence
 
 import torch
 
-from pql.config import AlgoConfig
+from pql.algorithms.pql import PQLOptions
 
 MATMUL = {"cpu": 1024, "cuda": 8192}  # rows and columns of the large product
 COPY = {"cpu": 1 << 26, "cuda": 1 << 30}  # bytes of the large copy, several times any cache
@@ -72,18 +72,18 @@ def total(parts) -> Work:
     return sum(parts, Work(0, 0))
 
 
-def _networks(cfg: AlgoConfig, obs_dim: int, action_dim: int, size: int) -> tuple[Stack, Stack]:
+def _networks(cfg: PQLOptions, obs_dim: int, action_dim: int, size: int) -> tuple[Stack, Stack]:
     outputs = cfg.num_atoms if cfg.name == "pql_d" else 1
     policy = Stack([obs_dim, *cfg.hidden, action_dim], cfg.batch_size, 1, size)
     return policy, Stack([obs_dim + action_dim, *cfg.hidden, outputs], cfg.batch_size, 2, size)
 
 
-def _rest(cfg: AlgoConfig, obs_dim: int, action_dim: int, trained: Stack) -> Work:
+def _rest(cfg: PQLOptions, obs_dim: int, action_dim: int, trained: Stack) -> Work:
     """The batch's rows; parameters, gradient and both moments in the clip, AdamW and the moving average of weights."""
     return Work(0, WORD * (cfg.batch_size * (2 * obs_dim + action_dim + 3) + 10 * trained.parameters))
 
 
-def critic_update(cfg: AlgoConfig, obs_dim: int, action_dim: int, size: int = WORD) -> Work:
+def critic_update(cfg: PQLOptions, obs_dim: int, action_dim: int, size: int = WORD) -> Work:
     """Next actions, target critics; critics forward and backward."""
     policy, critic = _networks(cfg, obs_dim, action_dim, size)
     backward = critic.weight_gradient() + critic.input_gradient(of_first=False)
@@ -91,7 +91,7 @@ def critic_update(cfg: AlgoConfig, obs_dim: int, action_dim: int, size: int = WO
     return policy.forward() + target + critic.forward() + backward + _rest(cfg, obs_dim, action_dim, critic)
 
 
-def policy_update(cfg: AlgoConfig, obs_dim: int, action_dim: int, size: int = WORD) -> Work:
+def policy_update(cfg: PQLOptions, obs_dim: int, action_dim: int, size: int = WORD) -> Work:
     """Policy and critics forward, back through the critics to the actions and through the policy."""
     policy, critic = _networks(cfg, obs_dim, action_dim, size)
     backward = critic.input_gradient(of_first=True) + policy.weight_gradient() + policy.input_gradient(of_first=False)

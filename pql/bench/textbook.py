@@ -13,18 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pql import config
+from pql.algorithms.pql import PQLOptions
 from pql.memory.replay import Transition
 
 
 class Textbook:
     """PQL and PQL-D, update by update, in eager torch."""
 
-    def __init__(self, cfg: config.AlgoConfig, data: Transition):
+    def __init__(self, cfg: PQLOptions, data: Transition):
         self.cfg, self.data, device = cfg, data, data.obs.device
         obs_dim, action_dim = data.obs.shape[1], data.action.shape[1]
         self.atoms = cfg.num_atoms if cfg.name == "pql_d" else 1
-        self.support = torch.linspace(cfg.v_min, cfg.v_max, cfg.num_atoms, device=device)
+        if self.atoms > 1:
+            self.support = torch.linspace(cfg.v_min, cfg.v_max, cfg.num_atoms, device=device)
         self.q1, self.q2 = (self.mlp(obs_dim + action_dim, self.atoms).to(device) for _ in range(2))
         self.target1, self.target2 = copy.deepcopy(self.q1), copy.deepcopy(self.q2)
         self.policy = nn.Sequential(*self.mlp(obs_dim, action_dim), nn.Tanh()).to(device)

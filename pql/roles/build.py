@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping, NamedTuple
 
 import torch
 
+from pql import algorithms
 from pql.algorithms.base import P_LEARNER, V_LEARNER, Algorithm
-from pql.algorithms.survey import Survey
+from pql.algorithms.survey import Survey, survey
 from pql.config.environment import make_env
 from pql.memory.pacing import replay_guard
 from pql.memory.replay import Replay, row_dim
@@ -18,11 +19,30 @@ from pql.roles.learner import Learner, seed_of
 from pql.roles.normalizer import ReturnScale
 from pql.roles.p_learner import DEPLOYED, PLearner
 from pql.roles.v_learner import VLearner
+from tasks.base import Spaces
 
 LEARNERS = {V_LEARNER: VLearner, P_LEARNER: PLearner}
 
 
-def make_shared(cfg: Any, algorithm: Algorithm, survey: Survey) -> Shared:
+class Parts(NamedTuple):
+    """What a run is made of before its roles are."""
+
+    algorithm: Algorithm
+    survey: Survey
+    shared: Shared
+
+
+def prepare(cfg: Any, spaces: Spaces) -> Parts:
+    """The configured algorithm in environments of these sizes, and the memory that its roles will share.
+
+    Raises UserError.
+    """
+    algorithm = algorithms.make(cfg.algo, spaces)
+    found = survey(algorithm)
+    return Parts(algorithm, found, make_shared(cfg, algorithm, found.metrics))
+
+
+def make_shared(cfg: Any, algorithm: Algorithm, metrics: Mapping[str, tuple]) -> Shared:
     """Allocate what the roles share and publish the initial networks, the same for one seed."""
     spaces = algorithm.spaces
     with torch.random.fork_rng(devices=[]):
@@ -36,7 +56,7 @@ def make_shared(cfg: Any, algorithm: Algorithm, survey: Survey) -> Shared:
         average_size=len(policy),
         normalizer_size=1 + 2 * spaces.seen_dim,
         returns_size=ReturnScale.SIZE,
-        boards={V_LEARNER: (*survey.metrics[V_LEARNER], "policy_age"), P_LEARNER: survey.metrics[P_LEARNER]},
+        boards={V_LEARNER: (*metrics[V_LEARNER], "policy_age"), P_LEARNER: metrics[P_LEARNER]},
         device=torch.device(cfg.device),
     )
     shared.learning_starts = cfg.algo.warmup_steps

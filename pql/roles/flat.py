@@ -18,8 +18,9 @@ class Flat:
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device | str = "cpu"):
         self.modules = {name: module.to(device) for name, module in modules.items()}
         tensors = {name: _tensors(module) for name, module in self.modules.items()}
-        size = sum(t.numel() for parts in tensors.values() for kind in parts for _, t in kind)
-        self.data = torch.empty(size, device=device)
+        found = [t for parts in tensors.values() for kind in parts for _, t in kind]
+        dtype = found[0].dtype if found else torch.float32
+        self.data = torch.empty(sum(t.numel() for t in found), dtype=dtype, device=device)
         self.grad = torch.zeros_like(self.data)
         self.parameters: dict[str, slice] = {}  # of each network
         self.all: dict[str, slice] = {}  # its buffers too

@@ -11,13 +11,12 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from pql.algorithms.base import V_LEARNER, Algorithm
-from pql.algorithms.survey import Survey
+from pql.algorithms.base import V_LEARNER
 from pql.config.schema import Config
 from pql.errors import RoleFailed
 from pql.files import write_atomically
 from pql.memory.pacing import critic_pacer, policy_pacer
-from pql.memory.shared import Shared
+from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
@@ -41,14 +40,13 @@ class Monitor:
     def __init__(
         self,
         cfg: Config,
-        algorithm: Algorithm,
-        survey: Survey,
-        shared: Shared,
+        parts: Parts,
         env: Any,
         manifest: dict | None,
         blocking_evaluation: bool,
         interrupt: Interrupt | None = None,
     ):
+        algorithm, survey, shared = parts
         self.cfg, self.algorithm, self.survey, self.shared, self.env = cfg, algorithm, survey, shared, env
         self.in_background = not blocking_evaluation
         self.run_dir = Path(cfg.run_dir)

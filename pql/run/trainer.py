@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pql import algorithms
 from pql.algorithms.base import P_LEARNER
-from pql.algorithms.survey import survey
 from pql.config import Config, make_env, save
 from pql.errors import UserError
 from pql.memory.shared import Shared
-from pql.roles.build import make_shared
+from pql.roles.build import prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
 from pql.run.directory import owned
@@ -66,17 +64,15 @@ def _train(
 ) -> dict[str, Any]:
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
-    algorithm = algorithms.make(cfg.algo, env.spaces)
-    found = survey(algorithm)
-    shared = make_shared(cfg, algorithm, found)
+    parts = prepare(cfg, env.spaces)
     save(cfg, run_dir / "config.yaml")
     if manifest is None:  # what a start that reached no checkpoint has left
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
     if folder is not None:
-        restore_counters(shared, folder, manifest)
-    monitor = Monitor(cfg, algorithm, found, shared, env, manifest, cfg.runtime == "sync", interrupt)
+        restore_counters(parts.shared, folder, manifest)
+    monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")

@@ -17,9 +17,9 @@ import sys
 import torch
 from isaacgym.simulator import EXISTING
 
-from pql import algorithms, config
+from pql import config
 from pql.roles.actor import Actor
-from pql.run.trainer import make_replay, make_shared
+from pql.roles.build import make_replay, prepare
 from tasks.simulators.isaacgym_env import make
 
 ENVS, N_STEP, GAMMA = 16, 3, 0.9
@@ -93,9 +93,9 @@ def main(name, steps, overrides):
     env = make(cfg.task.name, ENVS, cfg.device, seed=3, cfg=cfg.task.cfg)
     limit = env.max_episode_steps
     book = spy(env.task, lambda: EXISTING[0])
-    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
-    actor = Actor(cfg, env, algorithms.make(cfg.algo, env.obs_dim, env.action_dim), replay, shared)
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    replay = make_replay(cfg, algorithm, shared)
+    actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(steps):
         actor.step()
     assert book[0]["overwritten"].all(), "the first reset must begin an episode everywhere"

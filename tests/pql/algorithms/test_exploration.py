@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from pql.algorithms.exploration import MixedNoise
+from pql.algorithms.base import Nets
+from pql.algorithms.pql import PQL, PQLOptions
+from tasks.base import Spaces
+
+
+class MixedNoise:
+    """What PQL adds to an action, which is here the observation itself."""
+
+    def __init__(self, num_envs, low, high):
+        self.algorithm = PQL(PQLOptions(noise_low=low, noise_high=high), Spaces(1, 1))
+        self.memory = self.algorithm.exploration(num_envs, torch.device("cpu"))
+
+    def __call__(self, action, generator):
+        return self.algorithm.explore(Nets(policy=lambda obs: obs), action, self.memory, generator)
 
 
 def test_every_environment_has_its_own_scale_spread_evenly():
@@ -29,4 +42,4 @@ def test_noisy_actions_stay_within_the_range_and_follow_their_generator():
 
 
 def test_one_environment_takes_the_smallest_scale():
-    assert MixedNoise(1, 0.1, 0.8).scale.tolist() == [[torch.tensor(0.1).item()]]
+    assert MixedNoise(1, 0.1, 0.8).memory["scale"].tolist() == [[torch.tensor(0.1).item()]]

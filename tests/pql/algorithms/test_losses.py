@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pql.algorithms.pql import PQL
-from pql.config import AlgoConfig
+from pql.algorithms.base import Nets
+from pql.algorithms.pql import PQL, PQLOptions
 from pql.memory.replay import Batch
+from tasks.base import Spaces
 
-ALGORITHM = PQL(AlgoConfig(target_noise=0.8, target_noise_clip=0.2), 1, 1)
+ALGORITHM = PQL(PQLOptions(target_noise=0.8, target_noise_clip=0.2), Spaces(1, 1))
 
 
 def batch(return_n, discount, weight, action):
@@ -18,6 +19,14 @@ def batch(return_n, discount, weight, action):
     column = torch.tensor(action).unsqueeze(1)
     numbers = torch.tensor(return_n), next_obs, torch.tensor(discount), torch.tensor(weight)
     return Batch(obs, column, *numbers, critic_obs=obs, next_critic_obs=next_obs)
+
+
+def critic_loss(critic, target, policy, batch, noise):
+    return ALGORITHM.critic_loss(Nets(critic=critic, critic_target=target, policy=policy), batch, noise)
+
+
+def policy_loss(policy, critic, batch):
+    return ALGORITHM.policy_loss(Nets(critic=critic, policy=policy), batch, torch.empty(len(batch.obs), 0))
 
 
 def critic(x):
@@ -32,7 +41,7 @@ def test_target_is_the_smaller_twin_at_the_smoothed_action():
     At obs 1 and action 0 the critics say 3 and 2: loss (3 - 6.94)^2 + (2 - 6.94)^2 = 39.9272.
     """
     noise = torch.tensor([[0.125]])
-    loss, metrics = ALGORITHM.critic_loss(
+    loss, metrics = critic_loss(
         critic, critic, lambda obs: torch.full_like(obs, 0.5), batch([1.0], [0.9], [1.0], [0.0]), noise
     )
     assert float(loss) == pytest.approx(39.9272, rel=1e-6)
@@ -42,7 +51,7 @@ def test_target_is_the_smaller_twin_at_the_smoothed_action():
 
 def test_terminal_row_does_not_bootstrap():
     """y = 1: loss (3 - 1)^2 + (2 - 1)^2 = 5."""
-    loss, _ = ALGORITHM.critic_loss(
+    loss, _ = critic_loss(
         critic, critic, torch.zeros_like, batch([1.0], [0.0], [1.0], [0.0]), torch.zeros(1, 1)
     )
     assert float(loss) == pytest.approx(5.0, rel=1e-6)
@@ -50,7 +59,7 @@ def test_terminal_row_does_not_bootstrap():
 
 def test_loss_is_a_sum_over_twins_and_a_mean_over_rows():
     """Rows of y = 1 and y = 3 at action 0: ((4 + 1) + (0 + 1)) / 2 = 3."""
-    loss, _ = ALGORITHM.critic_loss(
+    loss, _ = critic_loss(
         critic, critic, torch.zeros_like, batch([1.0, 3.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]), torch.zeros(2, 1)
     )
     assert float(loss) == pytest.approx(3.0, rel=1e-6)
@@ -64,7 +73,7 @@ def test_row_of_weight_zero_contributes_nothing():
     def scaled(x):
         return critic(x) * torch.where(rows == 1, torch.ones(()), scale)
 
-    loss, _ = ALGORITHM.critic_loss(
+    loss, _ = critic_loss(
         scaled, critic, torch.zeros_like, batch([1.0, 1e6], [0.0, 0.9], [1.0, 0.0], [0.0, 0.5]), torch.zeros(2, 1)
     )
     loss.backward()
@@ -82,7 +91,7 @@ def test_smoothed_action_clips_noise_and_action():
 
 def test_no_gradient_reaches_target_or_policy():
     weight = torch.ones((), requires_grad=True)
-    loss, _ = ALGORITHM.critic_loss(
+    loss, _ = critic_loss(
         lambda x: critic(x) * weight, lambda x: critic(x) * weight.square(), lambda o: o * weight,
         batch([1.0], [0.9], [1.0], [0.0]), torch.zeros(1, 1),
     )  # fmt: skip
@@ -94,7 +103,7 @@ def test_no_gradient_reaches_target_or_policy():
 def test_policy_loss_is_minus_the_mean_of_the_smaller_twin():
     """At actions .25 and 1, obs 1: twins 3.25, 3.25 and 4, 7 -> -(3.25 + 4) / 2."""
     rows = batch([0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
-    loss, _ = ALGORITHM.policy_loss(lambda o: torch.tensor([[0.25], [1.0]]), critic, rows)
+    loss, _ = policy_loss(lambda o: torch.tensor([[0.25], [1.0]]), critic, rows)
     assert float(loss) == pytest.approx(-3.625, rel=1e-6)
 
 
@@ -102,6 +111,6 @@ def test_policy_gradient_comes_from_the_smaller_twin_of_each_row():
     """Action 0: twins 3 and 2, the second is smaller, slope 5; action 1: 4 and 7, slope 1; each over 2 rows."""
     action = torch.tensor([[0.0], [1.0]], requires_grad=True)
     rows = batch([0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
-    loss, _ = ALGORITHM.policy_loss(lambda o: action, critic, rows)
+    loss, _ = policy_loss(lambda o: action, critic, rows)
     loss.backward()
     torch.testing.assert_close(action.grad, torch.tensor([[-2.5], [-0.5]]))

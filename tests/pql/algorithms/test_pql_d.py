@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pql.algorithms import pql_d
-from pql.algorithms.pql_d import PQLD, project
-from pql.config import AlgoConfig
+from pql.algorithms.base import Nets
+from pql.algorithms.pql_d import PQLD, PQLDOptions, project
 from pql.memory.replay import Batch
+from tasks.base import Spaces
 
 
 def slow_projection(probs, return_n, discount, v_min, v_max):
@@ -110,11 +111,12 @@ class Table:
 
 
 def loss_of(critic, target, return_n, discount, weight):
-    algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
+    algorithm = PQLD(PQLDOptions(num_atoms=3, v_min=-1.0, v_max=1.0), Spaces(2, 1))
     rows = len(return_n)
     obs, action = torch.zeros(rows, 2), torch.zeros(rows, 1)
     batch = Batch(obs, action, torch.tensor(return_n), obs, torch.tensor(discount), torch.tensor(weight), obs, obs)
-    return algorithm.critic_loss(critic, target, lambda obs: torch.zeros(rows, 1), batch, action)
+    nets = Nets(critic=critic, critic_target=target, policy=lambda obs: torch.zeros(rows, 1))
+    return algorithm.critic_loss(nets, batch, action)
 
 
 def test_twin_with_the_smaller_mean_is_chosen_row_by_row_and_scored_by_cross_entropy():
@@ -153,10 +155,10 @@ def test_row_of_weight_zero_contributes_nothing():
 
 
 def test_policy_climbs_the_smaller_expected_value():
-    algorithm = PQLD(AlgoConfig(name="pql_d", num_atoms=3, v_min=-1.0, v_max=1.0), 2, 1)
+    algorithm = PQLD(PQLDOptions(num_atoms=3, v_min=-1.0, v_max=1.0), Spaces(2, 1))
     logits = torch.tensor([[[0.2, 0.2, 0.6]], [[0.6, 0.1, 0.3]]]).log()
     critic = Table(logits.tolist())
     obs, one = torch.zeros(1, 2), torch.zeros(1)
     batch = Batch(obs, torch.zeros(1, 1), one, obs, one, one, obs, obs)
-    loss, _ = algorithm.policy_loss(lambda obs: torch.zeros(1, 1), critic, batch)
+    loss, _ = algorithm.policy_loss(Nets(critic=critic, policy=lambda obs: torch.zeros(1, 1)), batch, torch.empty(1, 0))
     assert loss.item() == pytest.approx(0.3, rel=1e-5)  # -(.3 - .6)

@@ -16,16 +16,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pql import algorithms, config
+from pql import config
+from pql.config import make_env
 from pql.errors import UserError
 from pql.memory.device import InFlight, device_of, mps_is_running
 from pql.memory.replay import Replay, Transition
 from pql.memory.shared import Mailbox
 from pql.roles.actor import Actor
+from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
-from pql.run.evaluation import make_env
-from pql.run.trainer import make_replay, make_shared
+from tasks.base import Spaces
 from tasks.graphs import TorchGraph
 
 OBS, ACTION = 5, 2
@@ -91,18 +92,17 @@ def tensors(result):
 
 def learner(role, tiny, algo, critic_obs_dim, **changes):
     """A learner on a filled ring, with mailboxes as on a GPU; the same for the same arguments."""
-    cfg = config.load(tiny(algo=algo, **{"algo.num_atoms": 11}, **changes))
-    shared = make_shared(cfg, OBS, ACTION, critic_obs_dim)
-    for mailbox in (shared.policy, shared.average, shared.critic, shared.normalizer):
+    cfg = config.load(tiny(algo=algo, **({"algo.num_atoms": 11} if algo == "pql_d" else {}), **changes))
+    algorithm, _, shared = prepare(cfg, Spaces(OBS, ACTION, critic_obs_dim))
+    for mailbox in (*shared.weights.values(), shared.average, shared.normalizer):
         mailbox.on_device = True
-    replay = make_replay(cfg, OBS, ACTION, shared, critic_obs_dim)
+    replay = make_replay(cfg, algorithm, shared)
     generator = torch.Generator().manual_seed(0)
     width = OBS + critic_obs_dim
     for _ in range(40):
         obs, next_obs = torch.randn(2, 8, width, generator=generator)
         action, ones = torch.rand(8, ACTION, generator=generator), torch.ones(8)
         replay.add(Transition(obs, action, obs[:, 0], next_obs, 0.9 * ones, ones))
-    algorithm = algorithms.make(cfg.algo, OBS, ACTION, critic_obs_dim)
     return role(cfg, algorithm, replay, shared)
 
 
@@ -110,8 +110,8 @@ def everything(one):
     """All that an update may change."""
     shared = one.shared
     state = {**one.state_dict(), "sums": shared.boards[one.role].sums, "conflicts": one.replay.conflicts}
-    for name in ("policy", "average", "critic"):
-        state.update({f"{name}.{i}": tensor for i, tensor in enumerate(getattr(shared, name).tensors())})
+    for name, box in {**shared.weights, "average": shared.average}.items():
+        state.update({f"{name}.{i}": tensor for i, tensor in enumerate(box.tensors())})
     return {name: value.clone() for name, value in state.items() if name != "generator"}
 
 
@@ -124,7 +124,7 @@ def test_update_replayed_as_recorded_operations_is_an_update(tiny, plugin, role,
     def others_work(one, n):
         """Between updates the other roles publish and the actor writes: an update must see it."""
         generator = torch.Generator().manual_seed(n)
-        for mailbox in (one.shared.policy, one.shared.critic):
+        for mailbox in one.shared.weights.values():
             mailbox.publish(torch.randn(mailbox.buffers.shape[1], generator=generator))
         moments = torch.rand(one.normalizer.state.shape, generator=generator, dtype=torch.float64) + 1
         one.shared.normalizer.publish(moments)
@@ -155,12 +155,11 @@ def test_actor_looks_at_no_value_of_what_it_handles(tiny, plugin, told, monkeypa
     """The report of faults is what it would wait for on a GPU, two steps late; the environment's part is its own."""
     cfg = config.load(tiny(**{"task.options.told": told}))
     env = make_env(cfg, cfg.num_envs, 0)
-    sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
-    shared = make_shared(cfg, *sizes)
-    for mailbox in (shared.policy, shared.normalizer):
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    for mailbox in (shared.weights["p_learner"], shared.normalizer):
         mailbox.on_device = True
-    replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
-    actor = Actor(cfg, env, algorithms.make(cfg.algo, *sizes), replay, shared)
+    replay = make_replay(cfg, algorithm, shared)
+    actor = Actor(cfg, env, algorithm, replay, shared)
     counter = shared.vector_steps  # the host's own
     for _ in range(cfg.algo.warmup_steps):
         actor.step()
@@ -259,7 +258,7 @@ def test_mailbox_gives_a_whole_version_in_every_order_of_two_gpu_streams():
 
 def test_ring_gives_no_torn_row_a_weight_in_any_order_of_two_gpu_streams():
     """A writer that nothing holds back laps the reader: rows that it may have touched come without a weight."""
-    replay = Replay(3, 1, 1, 1, guard=1)
+    replay = Replay(3, 1, Spaces(1, 1), guard=1)
     stamp = torch.zeros(1)
 
     def add_two():
@@ -322,7 +321,7 @@ def test_on_a_cpu_a_graphed_function_is_called_and_nothing_waits():
 
 def test_a_row_that_is_being_overwritten_has_no_weight():
     """The reader's view of the head is that before the writer went on, as of a reader overtaken in a gather."""
-    replay = Replay(40, 4, 1, 1, guard=4)
+    replay = Replay(40, 4, Spaces(1, 1), guard=4)
     stamp = torch.zeros(4)
     for t in range(12):
         stamp = torch.full((4,), float(t))
@@ -347,7 +346,7 @@ def test_a_row_that_is_being_overwritten_has_no_weight():
 
 
 def test_an_empty_ring_gives_rows_without_weight():
-    replay = Replay(40, 4, 1, 1, guard=4)
+    replay = Replay(40, 4, Spaces(1, 1), guard=4)
     replay.rows.fill_(1.0)  # what memory may hold before the first row is written
     rows = replay.sample(16, torch.Generator().manual_seed(0))
     assert (rows[:, -1] == 0).all() and int(replay.conflicts) == 16
@@ -383,11 +382,11 @@ def test_networks_and_optimizer_are_restored_into_no_new_memory(tiny, plugin):
     """What other tensors of a graph point to stays where it is, whatever is received or restored."""
     one = learner(VLearner, tiny, "pql", 0)
     one.step()
-    places = {name: flat.data.data_ptr() for name, flat in one.others.items()}
-    places["weights"] = one.weights.data.data_ptr()
-    places.update({f"optimizer.{name}": tensor.data_ptr() for name, tensor in one.optimizer.state_dict().items()})
+    optimizer = one.optimizers["critic"]
+    places = {"targets": one.targets.data.data_ptr(), "weights": one.weights.data.data_ptr()}
+    places.update({f"optimizer.{name}": tensor.data_ptr() for name, tensor in optimizer.state_dict().items()})
     one.load_state_dict(copy.deepcopy(one.state_dict()))
     one.step()
-    assert places["weights"] == one.weights.data.data_ptr() == next(one.critic.parameters()).data_ptr()
-    assert all(places[name] == flat.data.data_ptr() for name, flat in one.others.items())
-    assert all(places[f"optimizer.{name}"] == t.data_ptr() for name, t in one.optimizer.state_dict().items())
+    assert places["weights"] == one.weights.data.data_ptr() == next(one.nets.critic.parameters()).data_ptr()
+    assert places["targets"] == next(one.nets.critic_target.parameters()).data_ptr()
+    assert all(places[f"optimizer.{name}"] == t.data_ptr() for name, t in optimizer.state_dict().items())

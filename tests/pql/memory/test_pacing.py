@@ -104,13 +104,14 @@ def test_guard_covers_what_is_written_while_a_learner_gathers_a_batch(ratio, eve
 def watched(monkeypatch):
     """`watched(overrides)` trains and returns (summary, samples): the counters as a thread saw them on the way."""
     held = {}
-    make_shared = trainer.make_shared
+    prepare = trainer.prepare
 
     def capture(*args):
-        held["shared"] = make_shared(*args)
-        return held["shared"]
+        parts = prepare(*args)
+        held["shared"] = parts.shared
+        return parts
 
-    monkeypatch.setattr(trainer, "make_shared", capture)
+    monkeypatch.setattr(trainer, "prepare", capture)
 
     def run(overrides):
         cfg = config.load(overrides)

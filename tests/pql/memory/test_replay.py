@@ -11,6 +11,7 @@ import torch.multiprocessing
 
 from pql.memory.replay import NStepWindows, Replay, Transition
 from pql.memory.shared import Mailbox
+from tasks.base import Spaces
 
 OBS, ACTION = 3, 2
 
@@ -79,7 +80,7 @@ def test_every_stored_row_equals_the_slow_loops(habit, n, num_envs):
     capacity = 40 * num_envs + num_envs // 2  # wraps around three times; not a multiple of num_envs
     history = rollout(hash((n, num_envs)) % 1000, num_envs, steps, habit)
     windows = NStepWindows(num_envs, OBS, ACTION, n, gamma)
-    replay = Replay(capacity, num_envs, OBS, ACTION)
+    replay = Replay(capacity, num_envs, Spaces(OBS, ACTION))
     assert replay.capacity == 40 * num_envs
     checked = {"rows": 0, "invalid": 0, "terminated": 0, "cut": 0, "whole": 0}
     for t, row in enumerate(history):
@@ -178,7 +179,7 @@ def test_pending_windows_continue_from_a_checkpoint():
 
 def filled(num_envs, capacity, guard, vector_steps):
     """A ring whose rows say in their return when they were written."""
-    replay = Replay(capacity, num_envs, 1, 1, guard)
+    replay = Replay(capacity, num_envs, Spaces(1, 1), guard)
     for t in range(vector_steps):
         stamp = torch.full((num_envs,), float(t))
         replay.add(Transition(stamp[:, None], stamp[:, None], stamp, stamp[:, None], stamp, stamp))
@@ -201,12 +202,12 @@ def test_sample_draws_from_all_but_the_guard_rows(vector_steps):
 
 def test_ring_no_larger_than_its_guard_is_refused():
     with pytest.raises(ValueError, match="larger than its guard"):
-        Replay(16, 4, 1, 1, guard=16)
+        Replay(16, 4, Spaces(1, 1), guard=16)
 
 
 def test_ring_continues_from_a_checkpoint():
     replay = filled(4, 40, 0, 25)
-    copy = Replay(40, 4, 1, 1)
+    copy = Replay(40, 4, Spaces(1, 1))
     copy.load_state_dict({k: v.clone() for k, v in replay.state_dict().items()})
     assert torch.equal(copy.rows, replay.rows) and len(copy) == len(replay)
     one, two = (ring.sample(64, torch.Generator().manual_seed(1)) for ring in (replay, copy))
@@ -226,7 +227,7 @@ def stamped(t, device):
 
 def write_ring(rows, head, read, lead):
     """The actor's part, held back only by the reader's progress as pacing would."""
-    replay = Replay(len(rows), ENVS, WIDE, 5, 0, rows=rows, head=head)
+    replay = Replay(len(rows), ENVS, Spaces(WIDE, 5), 0, rows=rows, head=head)
     for t in range(STEPS):
         while t > int(read) + lead:
             pass
@@ -241,7 +242,7 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(device):
     """The reader draws as fast as it can while the writer laps it again and again, `lead` vector steps ahead."""
     lead, slots = 6, 16
     # at most lead + 1 steps are written while the reader gathers, and one more may be in the writing
-    replay = Replay(slots * ENVS, ENVS, WIDE, 5, guard=(lead + 2) * ENVS, device=device)
+    replay = Replay(slots * ENVS, ENVS, Spaces(WIDE, 5), guard=(lead + 2) * ENVS, device=device)
     read = torch.zeros(1, dtype=torch.int64)
     for tensor in (replay.rows, replay.head, read):
         tensor.share_memory_()

@@ -9,10 +9,10 @@ from collections import deque
 import pytest
 import torch
 
-from pql import algorithms, config
+from pql import config
+from pql.config import make_env
 from pql.roles.actor import Actor, EpisodeStatistics
-from pql.run.evaluation import make_env
-from pql.run.trainer import make_replay, make_shared
+from pql.roles.build import make_replay, prepare
 
 
 def test_statistics_start_empty_not_full_of_zeros():
@@ -59,10 +59,8 @@ def actor(tiny, plugin):
     def make(**changes):
         cfg = config.load(tiny(**changes))
         env = make_env(cfg, cfg.num_envs, 0)
-        sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
-        algorithm = algorithms.make(cfg.algo, *sizes)
-        shared = make_shared(cfg, *sizes)
-        replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
+        algorithm, _, shared = prepare(cfg, env.spaces)
+        replay = make_replay(cfg, algorithm, shared)
         return Actor(cfg, env, algorithm, replay, shared)
 
     return make
@@ -133,7 +131,7 @@ def test_policy_that_diverged_is_named_as_the_cause(actor):
     one = actor()
     for _ in range(9):
         one.step()  # past the warm-up
-    one.shared.policy.publish(torch.full_like(one.weights.data, float("nan")))
+    one.shared.weights["p_learner"].publish(torch.full_like(one.weights.data, float("nan")))
     with pytest.raises(FloatingPointError, match="learning diverged: the policy's action is NaN"):
         one.step()
 

@@ -7,13 +7,15 @@ import json
 import pytest
 import torch
 
-from pql import algorithms, config
+from pql import config
+from pql.config import make_env
 from pql.memory.replay import row_dim
 from pql.roles.actor import Actor
+from pql.roles.build import make_replay, prepare
 from pql.run import evaluation, trainer
-from pql.run.evaluation import make_env
-from pql.run.trainer import make_replay, make_shared, train
+from pql.run.trainer import train
 from pql.runtime import checkpoint
+from tasks.base import Spaces
 
 TOLD = {"task.options.told": "true"}
 
@@ -21,11 +23,10 @@ TOLD = {"task.options.told": "true"}
 def test_each_row_holds_what_both_see_of_the_same_two_moments(tiny, plugin):
     cfg = config.load(tiny(**TOLD, **{"algo.n_step": 2, "algo.warmup_steps": 100}))
     env = make_env(cfg, cfg.num_envs, 0)
-    sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
-    assert sizes == (2, 2, 3)
-    shared = make_shared(cfg, *sizes)
-    replay = make_replay(cfg, 2, 2, shared, 3)
-    actor = Actor(cfg, env, algorithms.make(cfg.algo, *sizes), replay, shared)
+    assert env.spaces == (2, 2, 3, True)
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    replay = make_replay(cfg, algorithm, shared)
+    actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(80):
         actor.step()
     batch = replay.unpack(replay.rows[: int(replay.head)])
@@ -39,9 +40,9 @@ def test_each_row_holds_what_both_see_of_the_same_two_moments(tiny, plugin):
 
 def test_nothing_is_carried_where_the_critic_sees_what_the_policy_sees(tiny, plugin):
     cfg = config.load(tiny())
-    shared = make_shared(cfg, 2, 2)
-    assert shared.rows.shape[1] == row_dim(2, 2) == 2 * 2 + 2 + 3
-    batch = make_replay(cfg, 2, 2, shared).unpack(shared.rows)
+    algorithm, _, shared = prepare(cfg, Spaces(2, 2))
+    assert shared.rows.shape[1] == row_dim(Spaces(2, 2)) == 2 * 2 + 2 + 3
+    batch = make_replay(cfg, algorithm, shared).unpack(shared.rows)
     assert batch.critic_obs.data_ptr() == batch.obs.data_ptr()
     assert batch.next_critic_obs.data_ptr() == batch.next_obs.data_ptr()
 
@@ -51,13 +52,13 @@ def test_critic_sees_them_and_what_is_deployed_does_not(tiny, tmp_path, monkeypa
     """The parallel run's mailboxes follow a GPU's protocol, in which no reader looks at a version first."""
 
     def shared_as_on_a_gpu(*arguments):
-        shared = make_shared(*arguments)
-        for mailbox in (shared.policy, shared.average, shared.critic, shared.normalizer):
+        parts = prepare(*arguments)
+        for mailbox in (*parts.shared.weights.values(), parts.shared.average, parts.shared.normalizer):
             mailbox.on_device = True
-        return shared
+        return parts
 
     if runtime == "parallel":
-        monkeypatch.setattr(trainer, "make_shared", shared_as_on_a_gpu)
+        monkeypatch.setattr(trainer, "prepare", shared_as_on_a_gpu)
     run_dir = tmp_path / "run"
     summary = train(config.load(tiny(runtime=runtime, algo=algo, **TOLD)))
     assert summary["status"] == "completed"

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pql import algorithms, config
+from pql import config
 from pql.errors import UserError
 from pql.roles.actor import Actor
+from pql.roles.build import make_replay, prepare
 from pql.run.metrics import read_metrics
-from pql.run.trainer import make_replay, make_shared
 from tasks.simulators.isaacgym_env import IsaacGymEnv
 
 STANDIN = Path(__file__).resolve().parents[2] / "isaacgym_standin"
@@ -38,9 +38,9 @@ def test_every_row_in_replay_is_what_its_own_observation_says(standin, tiny, plu
     world = {"env": {"numEnvs": ENVS, "episodeLength": LIMIT, "numStates": 3}}
     task = getattr(clocks, habit)(world, "cpu", "cpu", 0, True, False, False)
     env = IsaacGymEnv(habit, task, "cpu")
-    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
-    actor = Actor(cfg, env, algorithms.make(cfg.algo, env.obs_dim, env.action_dim), replay, shared)
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    replay = make_replay(cfg, algorithm, shared)
+    actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(steps):
         actor.step()
     rows = replay.unpack(replay.rows[: int(replay.head)])

@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from pql import config
-from pql.algorithms import make
-from pql.algorithms.networks import FlatParameters
+from pql.algorithms import get, make
+from pql.algorithms.base import Adam, Nets
 from pql.memory.replay import Batch
+from pql.roles.flat import Flat
 from pql.roles.learner import Optimizer, fuse
 from pql.roles.p_learner import average_rate
 from pql.run import trainer
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
 from pql.runtime import checkpoint
+from tasks.base import Spaces
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 
@@ -41,7 +43,7 @@ def test_average_is_of_the_last_part_of_all_updates_then_exponential():
 def test_average_is_what_is_deployed(tiny, tmp_path, least, same):
     train(config.load(tiny(**{"algo.policy_average": least})))
     state = checkpoint.load_tensors(checkpoint.newest(tmp_path / "run")[0], "p_learner")
-    assert torch.equal(state["weights"], state["others.average"]) == same
+    assert torch.equal(state["weights"], state["average"]) == same
 
 
 def test_average_is_what_a_run_evaluates(tiny, tmp_path, monkeypatch):
@@ -55,7 +57,7 @@ def test_average_is_what_a_run_evaluates(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.Monitor, "conclude", noted)
     summary = train(config.load(tiny()))
     state = checkpoint.load_tensors(checkpoint.newest(tmp_path / "run")[0], "p_learner")
-    assert torch.equal(evaluated[0], state["others.average"])
+    assert torch.equal(evaluated[0], state["average"])
     last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
     assert summary["wall_time_s"] < last["wall_time_s"] + 0.9
 
@@ -68,7 +70,7 @@ def test_average_follows_the_policy_update_by_update(tiny, tmp_path):
         steps = 8 * 2 * updates  # one critic update per vector step, two per policy update, no more warm-up than one
         train(config.load(tiny(run_dir=run, max_env_steps=steps, **{"algo.warmup_steps": 3})))
         state = checkpoint.load_tensors(checkpoint.newest(run)[0], "p_learner")
-        return state["weights"], state["others.average"]
+        return state["weights"], state["average"]
 
     (first, first_average), (second, second_average) = policies(2), policies(3)
     before = first_average
@@ -81,19 +83,21 @@ def test_optimizer_is_torchs_adamw_behind_torchs_clipping():
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(7, 5), torch.nn.Linear(7, 5)
     theirs.load_state_dict(ours.state_dict())
-    flat = FlatParameters(ours)
-    mine = Optimizer(flat, lr=3e-3, weight_decay=0.1, max_grad_norm=0.5)
+    flat, settings = Flat({"ours": ours}), Adam(3e-3, weight_decay=0.1, max_grad_norm=0.5)
+    mine = Optimizer(flat.data, flat.grad, settings)
     adam = torch.optim.AdamW(theirs.parameters(), lr=3e-3, weight_decay=0.1)
     for n in range(30):
         x = torch.randn(16, 7) * (0.01 if n % 3 else 3)  # gradients on both sides of the bound
-        norm = mine.step(ours(x).square().sum())
+        flat.grad.zero_()
+        ours(x).square().sum().backward()
+        norm = mine.step()
         adam.zero_grad()
         theirs(x).square().sum().backward()
         torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5), rtol=1e-4, atol=1e-6)
         adam.step()
         if n == 15:  # a restored one goes on as the first would have
             saved = {name: value.clone() for name, value in mine.state_dict().items()}
-            mine = Optimizer(flat, lr=3e-3, weight_decay=0.1, max_grad_norm=0.5)
+            mine = Optimizer(flat.data, flat.grad, settings)
             mine.load_state_dict(saved)
     for a, b in zip(ours.parameters(), theirs.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -101,26 +105,30 @@ def test_optimizer_is_torchs_adamw_behind_torchs_clipping():
 
 def losses(name):
     """An algorithm's two losses with their arguments, on networks whose gradients are views of one vector."""
-    cfg = config.AlgoConfig(name=name, hidden=[16, 16], num_atoms=11)
-    algorithm = make(cfg, 5, 2)
+    options = get(name).Options(name=name, hidden=[16, 16])
+    if name == "pql_d":
+        options.num_atoms = 11
+    algorithm = make(options, Spaces(5, 2))
     torch.manual_seed(0)
-    policy, critic = algorithm.make_policy(), algorithm.make_critic()
-    target = copy.deepcopy(critic).requires_grad_(False)
+    groups = {group.name: group.make() for group in algorithm.groups()}
+    fixed = {key: copy.deepcopy(module).requires_grad_(False) for key, module in groups.items()}
     rows = torch.randn(32, 15).split([5, 2, 1, 5, 1, 1], 1)
     obs, action, return_n, next_obs, discount, weight = rows
     discount, weight = discount.squeeze(1).sigmoid(), weight.squeeze(1).sigmoid()
     batch = Batch(obs, action.tanh(), return_n.squeeze(1), next_obs, discount, weight, obs, next_obs)
-    fixed = copy.deepcopy(policy).requires_grad_(False)
-    critics = (algorithm.critic_loss, critic, (critic, target, fixed, batch, torch.randn(32, 2)))
-    frozen = copy.deepcopy(critic).requires_grad_(False)
-    return [critics, (algorithm.policy_loss, policy, (policy, frozen, batch))]
+    noise = torch.randn(32, 2)
+    found = []
+    for key, loss in (("critic", algorithm.critic_loss), ("policy", algorithm.policy_loss)):
+        nets = Nets(**{**fixed, "critic_target": fixed["critic"], key: groups[key]})
+        found.append((lambda batch, noise, nets=nets, loss=loss: loss(nets, batch, noise), groups[key], (batch, noise)))
+    return found
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", ["pql", "pql_d"])
 def test_compiled_losses_and_gradients_are_the_plain_ones(name):
     for loss, module, arguments in losses(name):
-        flat = FlatParameters(module)
+        flat = Flat({"trained": module})
         found = []
         for function in (loss, fuse(loss, *arguments)):
             flat.grad.zero_()

@@ -11,6 +11,7 @@ import torch
 from pql import algorithms, config
 from pql.run import evaluation, export, trainer
 from pql.runtime import checkpoint
+from tasks.base import Spaces
 
 pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4 and Python 3.11")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -61,8 +62,8 @@ def test_raw_observations_go_in_and_the_training_policys_actions_come_out(run_di
     action_dim = session.get_outputs()[0].shape[1]
     count, *moments = checkpoint.load_tensors(folder, "actor")["normalizer"].numpy()
     mean, variance = np.array(moments[:obs_dim]), np.array(moments[obs_dim:]) / count
-    policy = algorithms.make(cfg.algo, obs_dim, action_dim).make_policy()
-    weights = checkpoint.load_tensors(folder, "p_learner")["others.average"]
+    policy = algorithms.make(cfg.algo, Spaces(obs_dim, action_dim)).make_policy()
+    weights = checkpoint.load_tensors(folder, "p_learner")["average"]
     torch.nn.utils.vector_to_parameters(weights, policy.parameters())
 
     source = np.random.default_rng(0)

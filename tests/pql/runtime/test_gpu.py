@@ -7,16 +7,18 @@ import contextlib
 import pytest
 import torch
 
-from pql import algorithms, config
+from pql import config
+from pql.config import make_env
 from pql.memory.device import IN_FLIGHT, InFlight
 from pql.memory.replay import Transition
 from pql.roles.actor import Actor
+from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
-from pql.run.evaluation import make_env
 from pql.run.metrics import read_metrics
-from pql.run.trainer import make_replay, make_shared, train
+from pql.run.trainer import train
 from tasks import graphs
+from tasks.base import Spaces
 from tasks.graphs import WARM_UP
 
 pytestmark = pytest.mark.gpu
@@ -29,16 +31,18 @@ def on_gpu(tiny, **changes):
 
 def learner(role, tiny, algo, alike=False, **changes):
     """On a filled ring; `alike`: of equal rows, so that it does not matter which are drawn."""
-    cfg = config.load(on_gpu(tiny, algo=algo, **{"algo.num_atoms": 11, "algo.target_noise": 0.0}, **changes))
-    shared, generator = make_shared(cfg, 5, 2), torch.Generator(GPU).manual_seed(0)
-    replay = make_replay(cfg, 5, 2, shared)
+    atoms = {"algo.num_atoms": 11} if algo == "pql_d" else {}
+    cfg = config.load(on_gpu(tiny, algo=algo, **atoms, **{"algo.target_noise": 0.0}, **changes))
+    algorithm, _, shared = prepare(cfg, Spaces(5, 2))
+    generator = torch.Generator(GPU).manual_seed(0)
+    replay = make_replay(cfg, algorithm, shared)
     rows = torch.randn(8, 12, device=GPU, generator=generator)
     for _ in range(100):
         rows = rows[:1].expand(8, 12) if alike else torch.randn(8, 12, device=GPU, generator=generator)
         obs, next_obs, action = rows.split((5, 5, 2), 1)
         ones = torch.ones(8, device=GPU)
         replay.add(Transition(obs, action.tanh(), obs[:, 0], next_obs, 0.9 * ones, ones))
-    return role(cfg, algorithms.make(cfg.algo, 5, 2), replay, shared)
+    return role(cfg, algorithm, replay, shared)
 
 
 @contextlib.contextmanager
@@ -123,10 +127,9 @@ def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plu
 def test_actor_never_waits_but_for_its_own_work_of_two_steps_ago(tiny, plugin, told):
     cfg = config.load(on_gpu(tiny, **{"task.options.told": told}))
     env = make_env(cfg, cfg.num_envs, 0)
-    sizes = env.obs_dim, env.action_dim, env.critic_obs_dim
-    shared = make_shared(cfg, *sizes)
-    replay = make_replay(cfg, *sizes[:2], shared, sizes[2])
-    one = Actor(cfg, env, algorithms.make(cfg.algo, *sizes), replay, shared)
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    replay = make_replay(cfg, algorithm, shared)
+    one = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(cfg.algo.warmup_steps + 3):
         one.step()
     with no_wait():

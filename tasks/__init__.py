@@ -15,13 +15,11 @@ from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant
 from tasks.suite.ball_balance import BallBalance
 from tasks.suite.cartpole import Cartpole
-from tasks.suite.gym.half_cheetah import HalfCheetah
-from tasks.suite.gym.hopper import Hopper
-from tasks.suite.gym.walker2d import Walker2d
+from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
 from tasks.task import Sampler, Start, State, Task
 
-for _task in (Ant, BallBalance, Cartpole, Humanoid):
-    register(_task.__name__, _task)
-for _task in (HalfCheetah, Hopper, Walker2d):
-    register(f"{_task.__name__}-v5", _task)
+for _class in (Ant, BallBalance, Cartpole, Humanoid):
+    register(_class.__name__, _class)
+for _name, _class in _GYM.items():
+    register(_name, _class)

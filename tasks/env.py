@@ -47,7 +47,11 @@ class TaskEnv(VectorEnv):
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         first, start = self._restart(everyone, self._memory)
         self.simulator.reset(everyone, start)
-        self._seen = first if first is not None else self._observe(self.simulator.state(), self._memory)
+        if first is None:
+            state = self.simulator.state()
+            self._remember(everyone, self.task.begin(state), self._memory)
+            first = self._observe(state, self._memory)
+        self._seen = first
         return self._obs
 
     @property
@@ -112,6 +116,7 @@ class TaskEnv(VectorEnv):
         self, state: State, memory: dict[str, Tensor], seen: Tensor, step: Step, ended: Tensor
     ) -> tuple[Tensor, Step]:
         """Put the first observations of the episodes that begin now, which the simulator was to tell, into a step."""
+        self._remember(ended, self.task.begin(state), memory)
         seen = torch.where(ended[:, None], self._observe(state, memory), seen)
         step = step._replace(obs=seen[:, : self.obs_dim])
         return seen, step._replace(critic_obs=seen[:, self.obs_dim :]) if self.critic_obs_dim else step
@@ -139,15 +144,19 @@ class TaskEnv(VectorEnv):
         """
         start = self.task.reset(self._sampler)
         self._progress.masked_fill_(mask, 0)
-        for key, new in start.memory.items():
-            if key in self._memory:
-                choice = torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, memory[key])
-                self._memory[key].copy_(choice)
-            else:  # the very first start says what there is to remember
-                self._memory[key] = new.clone()
+        self._remember(mask, {**memory, **start.memory}, memory)
         if looks(self.task):
             return None, start
         return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory), start
+
+    def _remember(self, mask: Tensor, new: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        """Remember `new` where `mask` and `memory` elsewhere."""
+        for key, value in new.items():
+            if key in self._memory:
+                choice = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, memory[key])
+                self._memory[key].copy_(choice)
+            else:  # the very first start says what there is to remember
+                self._memory[key] = value.clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

@@ -101,6 +101,10 @@ class Task(ABC):
     def reset(self, sampler: Sampler) -> Start:
         """Draw an episode's start for EVERY environment; those whose episode ended take it."""
 
+    def begin(self, state: State) -> dict[str, Tensor]:
+        """What an episode's start adds to `memory`, for EVERY environment, where `reads` have to be seen for that."""
+        return {}
+
     def control(self, action: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Actuator controls (N, nu) from actions (N, action_dim) in [-1, 1]."""
         return action

@@ -13,6 +13,7 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from tasks.errors import TaskError
+from tasks.simulators.last_substep import LastSubstep
 from tasks.simulators.model import ModelSimulator, fitted
 from tasks.task import Start, State, Task
 
@@ -51,6 +52,10 @@ class MujocoSimulator(ModelSimulator):
         self._ctrl = torch.from_numpy(self.batch.bind("ctrl"))
         self._sensors = self._output("sensordata") if self.model.nsensordata else torch.zeros((num_envs, 0))
         self._outputs = {name: self._output(name) for name in task.reads}
+        self._last: LastSubstep | None = None
+        if "cfrc_ext" in task.reads:
+            outputs = {name: field.numpy() for name, field in self._outputs.items()}
+            self._last = LastSubstep(self.batch, outputs, self.batch.nthread)
         self._warnings = torch.from_numpy(self.batch.warning)
         self._fields: dict[str, Tensor] = {}
 
@@ -62,7 +67,12 @@ class MujocoSimulator(ModelSimulator):
         return self.state(), diverged
 
     def advance(self) -> None:
-        self.batch.step(nstep=self.substeps, stage=self.stage)
+        if self._last is None:
+            self.batch.step(nstep=self.substeps, stage=self.stage)
+            return
+        if self.substeps > 1:
+            self.batch.step(nstep=self.substeps - 1)
+        self._last()
 
     def state(self) -> State:
         qpos, qvel = self._motion.to(self._dtype).split(self._split, dim=1)
@@ -94,6 +104,8 @@ class MujocoSimulator(ModelSimulator):
             except ValueError as error:
                 raise TaskError(f"there is no model field {name!r} to give each simulation its own: {error}") from error
             self._fields[name] = field.copy_(fitted(name, values, field.shape))
+        if fields and self._last is not None:
+            self._last.give_models()
         if fields.keys() & set(mujoco.MjModel._setconst_inputs):
             self.batch.set_const()
 

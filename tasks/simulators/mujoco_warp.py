@@ -102,6 +102,8 @@ class WarpSimulator(ModelSimulator):
         self.data.overflow.zero_()
         for _ in range(self.substeps):
             mjw.step(self.worlds, self.data)
+        if "cfrc_ext" in self.reads:
+            mjw.rne_postconstraint(self.worlds, self.data)
         self._bring_up_to_date()
         inputs = [self.data.qpos, self.data.qvel, self.data.ctrl, self.data.overflow]
         wp.launch(_poll, self.num_envs, inputs=inputs, outputs=[self._diverged, self._overflows])

@@ -104,7 +104,16 @@ class Runner(V5):
 
     def reset(self, sampler: Sampler) -> Start:
         start = super().reset(sampler)
+        if self.reads:
+            return start
         return start._replace(memory={"x": start.qpos[:, 0].double()})
+
+    def begin(self, state: State) -> dict[str, Tensor]:
+        return {"x": self._x(state)}
+
+    def _x(self, state: State) -> Tensor:
+        """How far it has got along x, (N,)."""
+        return state.qpos[:, 0].double()
 
     def observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
         qvel = state.qvel if self.max_speed == float("inf") else state.qvel.clamp(-self.max_speed, self.max_speed)
@@ -113,15 +122,15 @@ class Runner(V5):
     def judge(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        x = state.qpos[:, 0].double()
+        x = self._x(state)
         speed = (x - memory["x"]) / self.dt
         memory["x"] = x
         healthy = self._healthy(state)
         reward = self.forward_reward_weight * speed + self.healthy_reward * healthy
-        return reward - self._effort(action), ~healthy & self.terminate_when_unhealthy
+        return reward - self._cost(state, action), ~healthy & self.terminate_when_unhealthy
 
-    def _effort(self, action: Tensor) -> Tensor:
-        """What the controls cost, (N,)."""
+    def _cost(self, state: State, action: Tensor) -> Tensor:
+        """What is paid for controls (and contacts), (N,)."""
         return self.ctrl_cost_weight * self.control(action, {}).square().sum(1)
 
     def _healthy(self, state: State) -> Tensor:

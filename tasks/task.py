@@ -10,16 +10,19 @@ from torch import Tensor
 
 
 class State(NamedTuple):
-    """The state of N simulations in MuJoCo's conventions, as float32 on the task's device.
+    """The state of N simulations in MuJoCo's conventions, on the task's device.
 
     A free joint is position (world), quaternion (w, x, y, z; body to world) in `qpos`, and linear velocity
     (world axes), angular velocity (BODY axes) in `qvel`; `tasks.rotations` turns them. `sensors` describe the
-    last physics substep's start, one substep before `qpos` and `qvel`; they are zero at an episode's start.
+    last physics substep's start, one substep before `qpos` and `qvel`; they are zero at an episode's start. So do
+    `fields`. A task that has `reads` or a `stage` sees both as MuJoCo computes them at an episode's start, and its
+    stage says of which instant they are later. State may lie in the simulator's own memory: it is for reading only.
     """
 
     qpos: Tensor  # (N, nq)
     qvel: Tensor  # (N, nv)
     sensors: Tensor  # (N, nsensordata)
+    fields: dict[str, Tensor] = {}  # noqa: RUF012 (never written to); what `Task.reads` names
 
 
 class Start(NamedTuple):
@@ -43,6 +46,10 @@ class Sampler:
         unit = torch.rand((self.num_envs, size), generator=self.generator, device=self.device)
         return unit.mul_(high - low).add_(low)
 
+    def normal(self, size: int) -> Tensor:
+        """Numbers of mean 0 and deviation 1: (N, size) float32."""
+        return torch.randn((self.num_envs, size), generator=self.generator, device=self.device)
+
 
 class Task(ABC):
     """One task, written once for every simulator. Register it with `tasks.register(name, TaskClass)`.
@@ -53,21 +60,31 @@ class Task(ABC):
     write into its tensor.
     """
 
-    obs_dim: int
+    obs_dim: int  # this and the next two: known at the latest after `setup`
     action_dim: int
     critic_obs_dim: int = 0  # more than 0: `observe_critic` says what the critic sees in place of `observe`
     max_episode_steps: int
     substeps: int = 2  # physics steps per control step; the model's own timestep says how long each is
+    dtype: torch.dtype = torch.float32  # of the state that the task is given, as far as the simulator has that
+    reads: tuple[str, ...] = ()  # MjData's names of what is in `state.fields`; the less, the faster
+    # How far sensors and `reads` are brought up to the state after its last substep: not at all ("none"), as far as
+    # they depend on positions ("position"), or on velocities too ("velocity"). Forces and accelerations never are.
+    stage: str = "none"
     clip_obs: float = float("inf")
     ceiling: float | None = None  # a bound on the episode return that the reward's formula gives
     reference_return: float | None = None  # a return known from public results of other learners
     simulators: tuple[str, ...] = ("mujoco", "mujoco_warp")
-    camera: dict[str, float] = {"distance": 4.0, "azimuth": 135.0, "elevation": -20.0, "height": 0.5}  # noqa: RUF012
-    tracked_body: str | None = None  # the body the camera follows; None: the scene's origin
+    # A free camera, or the name of one of the model's.
+    camera: dict[str, float] | str = {"distance": 4.0, "azimuth": 135.0, "elevation": -20.0, "height": 0.5}  # noqa: RUF012
+    tracked_body: str | None = None  # the body the free camera follows; None: the scene's origin
 
     @abstractmethod
     def mjcf(self) -> str:
         """The model, as MJCF text."""
+
+    def assets(self) -> dict[str, bytes]:
+        """The files that `mjcf` includes or refers to, {name: content}."""
+        return {}
 
     def setup(self, model: Any, device: torch.device) -> None:
         """Keep constants as tensors on `device`; `model` is the compiled mujoco.MjModel."""
@@ -83,6 +100,10 @@ class Task(ABC):
     @abstractmethod
     def reset(self, sampler: Sampler) -> Start:
         """Draw an episode's start for EVERY environment; those whose episode ended take it."""
+
+    def begin(self, state: State) -> dict[str, Tensor]:
+        """What an episode's start adds to `memory`, for EVERY environment, where `reads` have to be seen for that."""
+        return {}
 
     def control(self, action: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Actuator controls (N, nu) from actions (N, action_dim) in [-1, 1]."""
@@ -105,3 +126,8 @@ class Task(ABC):
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Extra (N,) values for a step's info."""
         return {}
+
+
+def looks(task: Task) -> bool:
+    """Whether a first observation takes MuJoCo's look at the start: the task sees more of it than qpos and qvel."""
+    return bool(task.reads) or task.stage != "none"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.base import VectorEnv
 from tasks.errors import TaskError
-from tasks.task import State, Task
+from tasks.task import Start, State, Task
 
 
 class Simulator(ABC):
@@ -31,8 +31,12 @@ class Simulator(ABC):
         """The physics of one control step alone, under the controls last set: what `tasks.bench` compares with."""
 
     @abstractmethod
-    def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Where `mask` (N,), forget everything and continue from rows of `qpos` (N, nq) and `qvel` (N, nv)."""
+    def reset(self, mask: Tensor, start: Start) -> None:
+        """Where `mask` (N,), forget everything and continue from the rows of `start`."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """The state: where a reset was the last to change it, with what the task reads as it is at that start."""
 
     def randomize(self, fields: dict[str, Tensor]) -> None:
         """Give each simulation its own values of model fields, {MjModel's name: (N, ...)}, and of what MuJoCo derives.

@@ -5,26 +5,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import mujoco
 import torch
 
 from tasks.errors import TaskError
-from tasks.render import Renderer
+from tasks.render import Renderer, compiled
 from tasks.simulators.base import Simulator
-from tasks.task import Task
+from tasks.task import Task, looks
+
+STAGES = {"none": 0, "position": 1, "velocity": 2}  # Task.stage as mujoco's mjtStage
 
 
 class ModelSimulator(Simulator):
     """N simulations of the model that `task` writes as MJCF."""
 
     def __init__(self, task: Task, num_envs: int, device: torch.device):
-        try:
-            self.model = mujoco.MjModel.from_xml_string(task.mjcf())
-        except ValueError as error:
-            what = " ".join(str(error).split())
-            raise TaskError(f"the model of {type(task).__name__} does not compile: {what}") from error
+        self.model = compiled(task)
         self.num_envs, self.device = num_envs, device
-        self.substeps = task.substeps
+        self.substeps, self.stage, self.reads = task.substeps, STAGES[task.stage], task.reads
+        self.looks = looks(task)
         self.dt = self.model.opt.timestep * task.substeps
         self._renderer: Any = None
 

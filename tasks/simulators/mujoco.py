@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 
 import mujoco
 import numpy as np
@@ -12,8 +13,9 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from tasks.errors import TaskError
+from tasks.simulators.last_substep import LastSubstep
 from tasks.simulators.model import ModelSimulator, fitted
-from tasks.task import State, Task
+from tasks.task import Start, State, Task
 
 # MuJoCo meets a value that is not finite by resetting the simulation or the control to its default and going on
 # as if nothing had been; only these counters tell.
@@ -46,8 +48,14 @@ class MujocoSimulator(ModelSimulator):
         # One conversion to float32 serves positions and velocities.
         self._motion = self._rows[:, start : start + nq + nv]
         self._split = [nq, nv]
+        self._dtype = task.dtype
         self._ctrl = torch.from_numpy(self.batch.bind("ctrl"))
-        self._sensors = self.batch.bind("sensordata") if self.model.nsensordata else np.zeros((num_envs, 0))
+        self._sensors = self._output("sensordata") if self.model.nsensordata else torch.zeros((num_envs, 0))
+        self._outputs = {name: self._output(name) for name in task.reads}
+        self._last: LastSubstep | None = None
+        if "cfrc_ext" in task.reads:
+            outputs = {name: field.numpy() for name, field in self._outputs.items()}
+            self._last = LastSubstep(self.batch, outputs, self.batch.nthread)
         self._warnings = torch.from_numpy(self.batch.warning)
         self._fields: dict[str, Tensor] = {}
 
@@ -56,17 +64,38 @@ class MujocoSimulator(ModelSimulator):
         self.advance()
         diverged = self._warnings[:, _FATAL, 1].sum(1) > 0
         self._warnings.zero_()
-        qpos, qvel = self._motion.float().split(self._split, dim=1)
-        return State(qpos, qvel, torch.from_numpy(self._sensors.astype(np.float32))), diverged
+        return self.state(), diverged
 
     def advance(self) -> None:
-        self.batch.step(nstep=self.substeps)
+        if self._last is None:
+            self.batch.step(nstep=self.substeps, stage=self.stage)
+            return
+        if self.substeps > 1:
+            self.batch.step(nstep=self.substeps - 1)
+        self._last()
 
-    def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+    def state(self) -> State:
+        qpos, qvel = self._motion.to(self._dtype).split(self._split, dim=1)
+        fields = {name: field.to(self._dtype) for name, field in self._outputs.items()}
+        return State(qpos, qvel, self._sensors.to(self._dtype), fields)
+
+    def reset(self, mask: Tensor, start: Start) -> None:
         # On the CPU few rows end per step: indices are cheaper than selecting over every row.
         index = mask.nonzero().squeeze(1)
         self._rows[index] = self._default_row
-        self._motion[index] = torch.cat((qpos[index], qvel[index]), dim=1).double()
+        self._motion[index] = torch.cat((start.qpos[index], start.qvel[index]), dim=1).double()
+        if self.looks and len(index):
+            self.batch.forward(index.numpy())
+
+    def _output(self, name: str) -> Tensor:
+        """A field that every call computes anew, (N, ...), as torch sees it."""
+        try:
+            field = self.batch.bind(name)
+        except (AttributeError, ValueError) as error:
+            raise TaskError(f"mujoco.batch has no {name!r} to read: {error}") from error
+        with warnings.catch_warnings():  # that it must not be written to
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(field)
 
     def randomize(self, fields: dict[str, Tensor]) -> None:
         for name, values in fields.items():
@@ -75,6 +104,8 @@ class MujocoSimulator(ModelSimulator):
             except ValueError as error:
                 raise TaskError(f"there is no model field {name!r} to give each simulation its own: {error}") from error
             self._fields[name] = field.copy_(fitted(name, values, field.shape))
+        if fields and self._last is not None:
+            self._last.give_models()
         if fields.keys() & set(mujoco.MjModel._setconst_inputs):
             self.batch.set_const()
 

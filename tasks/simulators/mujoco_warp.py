@@ -20,9 +20,9 @@ import warp as wp
 from torch import Tensor
 
 from tasks.errors import TaskError
-from tasks.simulators.model import ModelSimulator, fitted
+from tasks.simulators.model import STAGES, ModelSimulator, fitted
 from tasks.simulators.warp_graph import WarpGraph, on_torchs_stream
-from tasks.task import State, Task
+from tasks.task import Start, State, Task
 
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # else a line for each kernel that it compiles or loads
 
@@ -102,8 +102,20 @@ class WarpSimulator(ModelSimulator):
         self.data.overflow.zero_()
         for _ in range(self.substeps):
             mjw.step(self.worlds, self.data)
+        if "cfrc_ext" in self.reads:
+            mjw.rne_postconstraint(self.worlds, self.data)
+        self._bring_up_to_date()
         inputs = [self.data.qpos, self.data.qvel, self.data.ctrl, self.data.overflow]
         wp.launch(_poll, self.num_envs, inputs=inputs, outputs=[self._diverged, self._overflows])
+
+    def _bring_up_to_date(self) -> None:
+        """The launches that bring what depends on positions, and on velocities, to the present state."""
+        if self.stage >= STAGES["position"]:
+            mjw.fwd_position(self.worlds, self.data)
+            mjw.sensor_pos(self.worlds, self.data)
+        if self.stage >= STAGES["velocity"]:
+            mjw.fwd_velocity(self.worlds, self.data)
+            mjw.sensor_vel(self.worlds, self.data)
 
     def _restart(self) -> None:
         """The launches of a reset."""
@@ -122,14 +134,17 @@ class WarpSimulator(ModelSimulator):
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         self._view("ctrl").copy_(ctrl)
         self.advance()
-        state = State(self._view("qpos"), self._view("qvel"), self._view("sensordata"))
-        return state, wp.to_torch(self._diverged)
+        return self.state(), wp.to_torch(self._diverged)
 
     def advance(self) -> None:
         self.step_graph()
 
-    def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        for mine, given in ((self._mask, mask), (self._start_qpos, qpos), (self._start_qvel, qvel)):
+    def state(self) -> State:
+        fields = {name: self._view(name) for name in self.reads}
+        return State(self._view("qpos"), self._view("qvel"), self._view("sensordata"), fields)
+
+    def reset(self, mask: Tensor, start: Start) -> None:
+        for mine, given in ((self._mask, mask), (self._start_qpos, start.qpos), (self._start_qvel, start.qvel)):
             wp.to_torch(mine).copy_(given)
         self.reset_graph()
 

@@ -22,13 +22,16 @@ class Shapes(tasks.Simulator):
 
     def step(self, ctrl):
         assert ctrl.shape == (self.num_envs, self.model.nu)
-        sizes = self.model.nq, self.model.nv, self.model.nsensordata
-        state = tasks.State(*(torch.zeros(self.num_envs, size) for size in sizes))
-        return state, torch.zeros(self.num_envs, dtype=torch.bool)
+        return self.state(), torch.zeros(self.num_envs, dtype=torch.bool)
 
-    def reset(self, mask, qpos, qvel):
+    def state(self):
+        sizes = self.model.nq, self.model.nv, self.model.nsensordata
+        return tasks.State(*(torch.zeros(self.num_envs, size) for size in sizes))
+
+    def reset(self, mask, start):
         assert mask.shape == (self.num_envs,)
-        assert (qpos.shape, qvel.shape) == ((self.num_envs, self.model.nq), (self.num_envs, self.model.nv))
+        shapes = (self.num_envs, self.model.nq), (self.num_envs, self.model.nv)
+        assert (start.qpos.shape, start.qvel.shape) == shapes
 
     advance = state_dict = load_state_dict = None
 

@@ -23,11 +23,11 @@ FOLDER = TESTS / "emulated_gpu"
 RUNS = "run_on_a_gpu"  # in the names of the tests that take longest
 PARTS = {
     "itself": ["emulated_gpu/emulation.py"],
-    "learners": ["pql/test_gpu.py", "-k", f"not {RUNS}"],
-    "parallel": ["pql/test_gpu.py", "-k", f"{RUNS} and parallel"],
-    "sync": ["pql/test_gpu.py", "-k", f"{RUNS} and sync"],
-    "replay": ["pql/test_replay.py", "pql/test_pql_d.py"],
-    "simulation": ["tasks/test_mujoco_warp.py"],
+    "learners": ["pql/runtime/test_gpu.py", "-k", f"not {RUNS}"],
+    "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel"],
+    "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync"],
+    "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py"],
+    "simulation": ["tasks/simulators/test_mujoco_warp.py"],
 }
 
 pytestmark = [
@@ -75,7 +75,7 @@ def test_gpu_tests_pass_on_it(emulated, part):
 
 
 def test_every_gpu_test_belongs_to_a_part():
-    files = [path for path in TESTS.glob("*/test_*.py") if "mark.gpu" in path.read_text()]
+    files = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text()]
     parts = {word for part in PARTS.values() for word in part if "/test_" in word}
     assert {path.relative_to(TESTS).as_posix() for path in files} == parts
 
@@ -94,6 +94,19 @@ def test_a_run_takes_the_gpu_by_itself_and_is_gone_on_with_and_evaluated_there(e
     assert (summary["device"], summary["env_steps"], summary["critic_updates"]) == ("cuda", 2400, 75)
     evaluated = python([SCRIPTS / "evaluate.py", "run_dir=run", "episodes=8"], emulated, tmp_path).stdout
     assert json.loads(evaluated.splitlines()[-1])["episodes"] == 8
+
+
+@pytest.mark.parametrize("algo", ["readme", "sac"])
+def test_other_algorithms_run_there_in_three_processes_with_graphs(emulated, tmp_path, algo):
+    words = ["task=Cartpole", "run_dir=run", "algo=sac", *TINY]
+    if algo == "readme":
+        code = re.findall(r"```python\n(.*?)```", (TESTS.parent / "README.md").read_text(), re.S)[1]
+        (tmp_path / "soft.py").write_text(code)
+        words = ["task=Cartpole", "run_dir=run", "algo=soft", "plugins=[soft.py]", *TINY]
+    done = python([SCRIPTS / "train.py", *words], emulated, tmp_path)
+    assert "no CUDA graph" not in done.stderr
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["device"], summary["critic_updates"], summary["status"]) == ("cuda", 50, "completed")
 
 
 def test_isaac_gyms_simulation_is_on_the_gpu_in_a_process_of_its_own(emulated, standin, tmp_path):

@@ -48,7 +48,7 @@ SMALLER = (
 # What `python <words>` does, for each line of words on stdin: in a process of its own, but for slow imports made once.
 PYTHON = """
 import json, os, runpy, sys
-import mujoco, pql.trainer
+import mujoco, pql.run.trainer
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
@@ -161,6 +161,32 @@ def test_files_named_in_the_readme_exist():
     assert named
     for name in [*named, *images]:
         assert (ROOT / name).exists(), name
+
+
+def test_the_readme_algorithm_trains_in_both_runtimes_and_is_resumed_and_exported(tmp_path):
+    code = re.findall(r"```python\n(.*?)```", README, re.S)[1]
+    assert len(code.splitlines()) <= 60
+    plugin = tmp_path / "soft.py"
+    plugin.write_text(code)
+
+    def script(name, *words):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / name), *words],
+            capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    tiny = [word for word in TINY.split() if not word.startswith("runtime")]
+    for runtime in ("sync", "parallel"):
+        words = ["task=Cartpole", "algo=soft", f"plugins=[{plugin}]", f"run_dir={runtime}", f"runtime={runtime}"]
+        script("train.py", *words, *tiny, "algo.entropy=-0.5")
+        before = json.loads((tmp_path / runtime / "summary.json").read_text())
+        script("train.py", f"run_dir={runtime}", "resume=true", f"max_env_steps={2 * before['env_steps']}")
+        after = json.loads((tmp_path / runtime / "summary.json").read_text())
+        assert after["status"] == "completed" and after["critic_updates"] > before["critic_updates"]
+        assert '"entropy"' in (tmp_path / runtime / "metrics.jsonl").read_text()
+    script("export.py", "run_dir=sync")
+    assert (tmp_path / "sync" / "policy.onnx").exists()
 
 
 def test_the_readme_task_trains(tmp_path):

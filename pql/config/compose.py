@@ -224,13 +224,7 @@ def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConf
             cfg = compose("config", overrides=[*chosen, *rest])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
-    # A preset gives sizes to whoever has them: what another algorithm alone knows of is not for this one.
     OmegaConf.set_struct(cfg, False)
-    known = known_keys(algo)
-    elsewhere = {name for other in algorithms.names() for name in known_keys(other)}
-    for name in list(cfg.algo):
-        if f"algo.{name}" not in known and f"algo.{name}" in elsewhere:
-            del cfg.algo[name]
     return cfg
 
 
@@ -253,9 +247,17 @@ def _override(saved: DictConfig, given: dict[str, Any]) -> DictConfig:
 
 
 def _typed(cfg: DictConfig) -> Config:
-    """With the types of its algorithm's options. Raises UserError."""
+    """With the types of its algorithm's options. Raises UserError.
+
+    A file gives sizes to whoever has them: what another algorithm alone knows of is not for this one.
+    """
+    algo = _algo_of(cfg)
     schema = OmegaConf.structured(Config)
-    schema.algo = OmegaConf.structured(algorithms.get(_algo_of(cfg)).Options)
+    schema.algo = OmegaConf.structured(algorithms.get(algo).Options)
+    known = known_keys(algo)
+    elsewhere = {name for other in algorithms.names() for name in known_keys(other)} - known.keys()
+    cfg = cfg.copy()
+    cfg.algo = {name: value for name, value in cfg.algo.items() if f"algo.{name}" not in elsewhere}
     try:
         return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
     except OmegaConfBaseException as error:

@@ -190,6 +190,8 @@ class Actor:
             self.shared.returns.publish(self.scale.state)
         if "obs" not in state:
             self.episodes.begin_anew()
+            if self.scale is not None:
+                self.scale.running.zero_()
         else:
             self.windows.load_state_dict(part("windows."))
             self.env.load_state_dict(part("env."))

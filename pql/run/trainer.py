@@ -51,7 +51,7 @@ def _checkpoint(cfg: Config, run_dir: Path, completed: bool) -> tuple[Path | Non
     newest = checkpoint.newest(run_dir, warn=lambda text: print(text, file=sys.stderr))
     if newest is None and checkpoint.found(run_dir):
         raise UserError(
-            f"run_dir={run_dir}: all of its checkpoints are damaged, so it cannot be resumed; "
+            f"run_dir={run_dir}: none of its checkpoints can be read, so it cannot be resumed; "
             "start again in another folder"
         )
     if newest is None and completed:

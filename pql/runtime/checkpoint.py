@@ -88,7 +88,10 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
     if manifest.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"{folder.name}: it is of format {manifest.get('format')}, read here is {FORMAT}")
+        raise DamagedCheckpoint(
+            f"{folder.name}: it is of format {manifest.get('format')}, which another version of this program wrote and "
+            f"reads; this one reads format {FORMAT}"
+        )
     for name, size, crc32 in files:
         path = folder / name
         if not path.exists():

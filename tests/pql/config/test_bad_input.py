@@ -217,7 +217,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused(trained, tmp_path, mai
         main([f"run_dir={trained}", "resume=true", "max_env_steps=2400"])
     err = capsys.readouterr().err
     assert caught.value.code == 2 and err.count("warning: checkpoint") == 2
-    assert "all of its checkpoints are damaged" in err.splitlines()[-1] and "another folder" in err.splitlines()[-1]
+    assert "none of its checkpoints can be read" in err.splitlines()[-1] and "another folder" in err.splitlines()[-1]
     assert tree(tmp_path) == before
 
 
@@ -270,14 +270,16 @@ def test_the_script_itself_exits_with_2_and_one_line(tmp_path):
 
 
 def test_help_names_tasks_algorithms_and_every_key(main, capsys):
-    from pql import config
+    from pql import algorithms, config
 
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    for name in ("Ant", "Cartpole", "pql_d", "mujoco", *config.known_keys()):
+    for algo in algorithms.names():
+        assert main(["--help", f"algo={algo}"]) == 0
+        text = capsys.readouterr().out
+        for name, about in config.known_keys(algo).items():
+            assert f"  {name}=" in text
+            assert about.get("help"), f"{name} says nothing of itself"
+    for name in ("Ant", "Cartpole", "pql_d", "mujoco"):
         assert name in text
-    for name, field in config.known_keys().items():
-        assert field.metadata.get("help"), f"{name} says nothing of itself"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pql.memory.shared import Mailbox
-from pql.roles.normalizer import Normalizer
+from pql.roles.normalizer import Normalizer, ReturnScale
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,3 +51,43 @@ def test_statistics_travel_through_a_mailbox():
         reader.receive(mailbox)
         assert torch.equal(reader.state, writer.state)
         assert torch.equal(reader.mean, writer.mean) and torch.equal(reader.inv_std, writer.inv_std)
+
+
+def test_return_scale_is_that_of_a_loop_over_episodes():
+    """gamma .9, three environments, ends here and there: spread and largest size of the running discounted returns."""
+    generator = torch.Generator().manual_seed(0)
+    gathers, reads, mailbox = ReturnScale(5.0, 3, 0.9), ReturnScale(5.0), Mailbox(ReturnScale.SIZE, torch.float64)
+    running, seen = [0.0] * 3, []
+    for _ in range(40):
+        reward, done = torch.randn(3, generator=generator), torch.rand(3, generator=generator) < 0.2
+        gathers.update(reward, done)
+        for e in range(3):
+            running[e] = 0.9 * running[e] + reward[e].item()
+            seen.append(running[e])
+            if done[e]:
+                running[e] = 0.0
+    mailbox.publish(gathers.state)
+    reads.receive(mailbox)
+    mean = sum(seen) / len(seen)
+    std = (sum((x - mean) ** 2 for x in seen) / len(seen)) ** 0.5
+    assert std > max(abs(x) for x in seen) / 5
+    assert reads.factor.item() == pytest.approx(1 / std, rel=1e-6)
+
+
+def test_return_scale_keeps_the_largest_return_within_the_bound():
+    """One return of 100 among many of 1: the spread alone (3.1) would leave it at 32."""
+    gathers, mailbox = ReturnScale(5.0, 1000, 0.0), Mailbox(ReturnScale.SIZE, torch.float64)
+    reward = torch.ones(1000)
+    reward[7] = 100.0
+    gathers.update(reward, torch.ones(1000, dtype=torch.bool))
+    mailbox.publish(gathers.state)
+    reads = ReturnScale(5.0)
+    reads.receive(mailbox)
+    assert 100 * reads.factor.item() == pytest.approx(5.0)
+
+
+def test_return_scale_of_nothing_is_one():
+    mailbox, reads = Mailbox(ReturnScale.SIZE, torch.float64), ReturnScale(5.0)
+    mailbox.publish(torch.zeros(ReturnScale.SIZE, dtype=torch.float64))
+    reads.receive(mailbox)
+    assert reads.factor.item() == 1.0

@@ -15,7 +15,7 @@ from scaling.errors import InputError
 
 MODES = ("replace", "add")
 NEAR_START = 0.1  # of the earlier part
-UNORDERED = 0.25  # share of rows that go back from which on the rows have no order at all
+UNORDERED = 0.25  # share of rows that go back above which rows, of a run or of the table, have no order at all
 
 
 def one_run(steps: np.ndarray, mode: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def one_run(steps: np.ndarray, mode: str | None) -> tuple[np.ndarray, np.ndarray
     lows, highs = np.minimum.reduceat(steps, [0, *back]), np.maximum.reduceat(steps, [0, *back])
     blocks = np.argsort(lows)
     apart = (highs[blocks][:-1] < lows[blocks][1:]).all()
-    if apart or len(back) >= max(2.0, UNORDERED * len(steps)):
+    if apart or len(back) > max(1.0, UNORDERED * len(steps)):
         order = np.argsort(steps, kind="stable")
         return order, steps[order]
     rows, values = np.arange(back[0]), steps[: back[0]]
@@ -59,8 +59,12 @@ def join_sessions(table: pd.DataFrame, key: list[str], source: str, mode: str | 
     if again.any():
         notes.append(f"{int(again.sum())} rows were exact duplicates: dropped")
         order = order[~again[order]]
-    falling = (np.diff(run[order]) == 0) & (np.diff(steps[order]) < 0)
-    if falling.any():
+    same_run = np.diff(run[order]) == 0
+    falling = same_run & (np.diff(steps[order]) < 0)
+    if falling.sum() > UNORDERED * same_run.sum():
+        notes.append("the table's rows are in no order: sorted by env_steps")
+        order = order[np.lexsort((steps[order], run[order]))]
+    elif falling.any():
         begins = np.flatnonzero(np.diff(run[order], prepend=-1))
         ends = np.append(begins[1:], len(order))
         pieces, at = [], 0

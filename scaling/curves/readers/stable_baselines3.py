@@ -114,7 +114,8 @@ def read_monitors(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     ends, returns = [], []
     for path in paths:
         rows = []
-        for number, line in enumerate(path.read_text(errors="replace").splitlines()[2:], 3):
+        lines = path.read_bytes().decode(errors="replace").rstrip("\n").split("\n")  # \r inside a line is damage too
+        for number, line in enumerate(lines[2:], 3):
             try:
                 rows.append([float(cell) for cell in line.split(",")[:3]])
                 if len(rows[-1]) != 3:

@@ -168,8 +168,9 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
         facts.append(fact)
         notes += [f"run {folder.name}: {remark}" for remark in remarks]
     if not tables:
-        reason = f"; first problem: {notes[0]}" if notes else "; a run directory holds config.yaml and metrics.jsonl"
-        raise InputError(f"{root}: none of {len(folders)} run directories can be read{reason}")
+        if not folders:
+            raise InputError(f"{root}: no run directory (config.yaml, metrics.jsonl) and no log of a known library")
+        raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
     table = pd.concat(tables, ignore_index=True)
     if table["model_size"].isna().any():
         table["model_size"] = table["model_size"].fillna(table["model_size"].median())

@@ -41,7 +41,7 @@ class Meta:
         for item in (part.strip() for part in (text or "").split(",") if part.strip()):
             if "{" in item:
                 self.items.append(_pattern(item))
-            elif "=" in item:
+            elif "=" in item and not Path(item).exists():
                 key, value = (side.strip() for side in item.split("=", 1))
                 self.items.append({_key(key): value})
             else:

@@ -19,6 +19,7 @@ from scaling.curves.readers.base import Files, Given, Log, Reader, Source, curve
 from scaling.errors import InputError
 
 EVALUATION, TRAINING = "eval/mean_reward", "rollout/ep_rew_mean"
+SIGNATURES = ({EVALUATION, "eval/mean_ep_length"}, {TRAINING, "rollout/ep_len_mean"})
 ON_POLICY = {"train/approx_kl", "train/policy_gradient_loss", "train/policy_loss"}
 MONITOR = '#{"t_start"'
 MAX_JSON = 64 << 20  # bytes of a model's member `data`
@@ -70,12 +71,7 @@ def monitors(files: Files) -> list[Path]:
 @lru_cache(maxsize=None)
 def places(files: Files) -> tuple[Path, ...]:
     """Where the runs lie: folders of event files, evaluations.npz files, folders of monitor files."""
-    logs = [
-        folder
-        for folder in files.event_folders
-        if "time/fps" in files.events(folder).tags
-        and any(tag.startswith(("rollout/", "eval/")) for tag in files.events(folder).tags)
-    ]
+    logs = [folder for folder in files.event_folders if any(pair <= files.events(folder).tags for pair in SIGNATURES)]
     alone = [path for path in files.named("evaluations.npz") if not any(repeats(files, f, path) for f in logs)]
     return tuple(logs + alone) or tuple(sorted({path.parent for path in monitors(files)}))
 
@@ -93,6 +89,7 @@ def repeats(files: Files, folder: Path, path: Path) -> bool:
     return any((step, float(np.float32(value))) in logged for step, value in zip(steps.tolist(), returns))
 
 
+@lru_cache(maxsize=None)
 def read_evaluations(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(T,) env steps and (T,) mean returns of an evaluations.npz: `timesteps` (T,), `results` (T, episodes)."""
     try:

@@ -83,7 +83,8 @@ def test_unknown_tags_are_listed_and_asked_about(tmp_path, refusal, write_events
 
 def test_same_points_written_four_times_are_one(tmp_path, read, write_events):
     points = [(step, float(step)) for step in (800, 1600) for _ in range(4)]
-    write_events(tmp_path / "PPO_1", {"rollout/ep_rew_mean": points, "time/fps": points, "train/approx_kl": points})
+    tags = ("rollout/ep_rew_mean", "rollout/ep_len_mean", "train/approx_kl")
+    write_events(tmp_path / "PPO_1", dict.fromkeys(tags, points))
     table = read(tmp_path, ALL)
     assert table["env_steps"].tolist() == [800, 1600]
     assert table["on_policy"].all()
@@ -112,20 +113,20 @@ def saved_model(path, **data) -> None:
     ],
 )
 def test_ratio_of_a_saved_model_is_the_one_that_was_set(tmp_path, read, write_events, data, utd):
-    write_events(tmp_path / "tb", {"eval/mean_reward": ramp(1000, 2000), "time/fps": ramp(1000)})
+    write_events(tmp_path / "tb", {"eval/mean_reward": ramp(1000, 2000), "eval/mean_ep_length": ramp(1000)})
     saved_model(tmp_path / "model.zip", **data)
     assert read(tmp_path, "task=P")["utd"].iloc[0] == pytest.approx(utd)
 
 
 def test_model_whose_steps_were_counted_from_0_again_tells_no_ratio(tmp_path, refusal, write_events):
-    write_events(tmp_path / "tb", {"eval/mean_reward": ramp(1000, 2000), "time/fps": ramp(1000)})
+    write_events(tmp_path / "tb", {"eval/mean_reward": ramp(1000, 2000), "eval/mean_ep_length": ramp(1000)})
     saved_model(tmp_path / "model.zip", _n_updates=3000, learning_starts=200, gradient_steps=1)
     assert "do not tell utd" in refusal(tmp_path, "task=P")
 
 
 def test_model_is_given_to_no_run_where_two_could_own_it(tmp_path, refusal, write_events):
     for name in ("SAC_1", "SAC_2"):
-        write_events(tmp_path / name, {"eval/mean_reward": ramp(1000, 2000), "time/fps": ramp(1000)})
+        write_events(tmp_path / name, {"eval/mean_reward": ramp(1000, 2000), "eval/mean_ep_length": ramp(1000)})
     saved_model(tmp_path / "model.zip", _n_updates=1450, learning_starts=200, gradient_steps=1)
     assert "do not tell seed, utd, batch_size" in refusal(tmp_path, "task=P")
 

@@ -109,3 +109,58 @@ def test_rsl_rl_iterations_stand_at_the_env_steps_that_its_environment_counted(t
     assert np.unique(table["episode_return"]).tolist() == [length]  # none of an episode that was cut short
     # 10 x (16 + 100) = 1160 env steps of each session fill the mean with whole episodes: nine iterations of 128 do not
     assert len(table) == 2 * (15 - 9)
+
+
+def test_skrl_sessions_stand_at_the_env_steps_that_its_environments_counted(tmp_path, read):
+    pytest.importorskip("skrl", reason="skrl is not installed")
+    gym = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    torch = pytest.importorskip("torch")
+    from skrl.agents.torch import Agent, AgentCfg, ExperimentCfg
+    from skrl.envs.wrappers.torch import wrap_env
+    from skrl.trainers.torch import SequentialTrainer
+
+    num_envs, length, counted = 4, 10, [0]
+
+    class Point(gym.Env):
+        """Pays 1 a step for `length` steps."""
+
+        observation_space = action_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+        def reset(self, *, seed=None, options=None):
+            self.age = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            counted[0] += 1
+            self.age += 1
+            return np.zeros(1, np.float32), 1.0, False, self.age >= length, {}
+
+    class Still(Agent):
+        """The library's own counting and logging around no learning."""
+
+        def act(self, observations, states, *, timestep, timesteps):
+            return torch.zeros(num_envs, 1), {}
+
+        def pre_interaction(self, *, timestep, timesteps):
+            pass
+
+        def post_interaction(self, *, timestep, timesteps):
+            super().post_interaction(timestep=timestep, timesteps=timesteps)
+
+        def update(self, *, timestep, timesteps):
+            pass
+
+    same_step = gym.vector.AutoresetMode.SAME_STEP
+    trained = {"disable_progressbar": True, "headless": True, "close_environment_at_exit": False}
+    for steps in (100, 60):
+        env = wrap_env(gym.vector.SyncVectorEnv([Point] * num_envs, autoreset_mode=same_step))
+        experiment = ExperimentCfg(directory=str(tmp_path), experiment_name="run", write_interval=10)
+        agent = Still(cfg=AgentCfg(experiment=experiment), models={}, observation_space=env.observation_space,
+                      action_space=env.action_space, device="cpu")  # fmt: skip
+        SequentialTrainer(env=env, agents=agent, cfg={"timesteps": steps, **trained}).train()
+        agent.writer.close()
+
+    table = read(tmp_path / "run", f"task=P,seed=0,utd=.5,batch_size=64,learning_rate=1e-3,num_envs={num_envs}")
+    assert table["env_steps"].max() == counted[0] == num_envs * 160
+    assert (table["env_steps"].diff().dropna() > 0).all()
+    assert set(table["episode_return"]) == {float(length)}

@@ -34,7 +34,7 @@ class Curves:
 def read_table(path: Path) -> pd.DataFrame:
     """CSV, gzipped CSV or Parquet, by the file's name."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give curves=<csv | csv.gz | parquet | sweep folder>")
+        raise InputError(f"{path}: no such file or folder; give curves=<csv | csv.gz | parquet | sweep folder | logs>")
     try:
         if path.name.endswith((".parquet", ".pq")):
             return pd.read_parquet(path)

@@ -127,7 +127,7 @@ class Result:
 def check_options(options: Options) -> None:
     """Rules between keys. Raises InputError."""
     if (options.curves is None) == (options.crossings is None):
-        raise InputError("give either curves=<table or sweep folder> or crossings=<table>")
+        raise InputError("give either curves=<table, sweep folder or logs> or crossings=<table>")
     if options.table is not None and options.curves is None:
         raise InputError("table= writes the curves read by curves=<table, sweep folder or logs>: give that")
     if options.direction not in ("higher", "lower"):

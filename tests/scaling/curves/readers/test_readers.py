@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -138,16 +139,28 @@ def test_log_that_a_resume_wrote_over_is_refused_until_its_start_is_told(tmp_pat
     assert read(tmp_path, "task=P,env_steps_before=4000")["env_steps"].tolist() == [4500, 5000, 5500, 6000]
 
 
+class Pickled:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
 def test_pickle_in_an_npz_is_not_opened(tmp_path, refusal):
-    np.savez(tmp_path / "evaluations.npz", timesteps=np.arange(2), results=np.array([[{}], [{}]], dtype=object))
+    results = np.array([[Pickled(tmp_path / "opened")], [1.0]], dtype=object)
+    np.savez(tmp_path / "evaluations.npz", timesteps=np.arange(2), results=results)
     assert "no readable evaluations.npz" in refusal(tmp_path, ALL)
+    assert not (tmp_path / "opened").exists()
 
 
 # --- rsl_rl, rl_games ------------------------------------------------------------------------------------------------
 def rsl_session(first: int, last: int, size: int, length: float = 50.0, seconds: float = 0.013) -> dict:
     """Iterations first..last of `size` env steps; the return is the iteration."""
     its = range(first, last + 1)
-    times = [seconds * (1 + 0.1 * (i % 7)) for i in its]
+    times = [seconds * (1 + 0.1 * (i % 7) + 0.001 * i) for i in its]
     return {
         "Perf/total_fps": [(i, float(int(size / np.float32(t)))) for i, t in zip(its, times)],
         "Perf/collection_time": [(i, t) for i, t in zip(its, times)],
@@ -171,6 +184,12 @@ def test_rsl_rl_without_a_time_limit_in_sight_is_asked_about(tmp_path, refusal, 
     session["Train/mean_episode_length"] = [(i, 10.0 + i) for i in range(41)]
     write_events(tmp_path / "run", session)
     assert "max_episode_length" in refusal(tmp_path / "run", ALL)
+
+
+def test_rsl_rl_slow_iterations_tell_their_env_steps_together(tmp_path, read, write_events):
+    write_events(tmp_path / "run", rsl_session(0, 60, 2048, seconds=3.1))  # each alone leaves three integers and more
+    table = read(tmp_path / "run", f"{ALL},num_envs=16,max_episode_length=0")
+    assert table["env_steps"].iloc[0] == 2048
 
 
 def test_rsl_rl_steps_of_an_iteration_are_asked_for_where_the_rates_do_not_tell(tmp_path, refusal, write_events):

@@ -25,6 +25,7 @@ READING = {
     "reward_scale": "what the logged return was multiplied with",
     "max_episode_length": "steps of a whole episode; 0: no session began at random ages",
 }
+COLUMNS = ("run", "library", "on_policy", "env_steps", "episode_return")  # of the table, from the logs alone
 NUMBERS = {*IDENTITY[2:], *READING} - {"return_tag"} | {"model_size"}
 HELP = "meta=<csv: run, {keys}>, a pattern over folder names (meta=\"{{task}}__{{seed}}\") or values for all ({values})"
 
@@ -83,8 +84,8 @@ def _key(name: str) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if near and name not in known:
         raise InputError(f"meta: unknown key {name!r}; did you mean {near[0]!r}?")
-    if not name.isidentifier():
-        raise InputError(f"meta: {name!r} is no name of a setting; use letters, digits and _")
+    if not name.isidentifier() or name in COLUMNS:
+        raise InputError(f"meta: {name!r} is no name of a setting; use letters, digits and _, not {', '.join(COLUMNS)}")
     return name
 
 
@@ -115,7 +116,7 @@ def _table(path: Path) -> pd.DataFrame:
         raise InputError(f"meta: {path} cannot be read as a CSV ({type(error).__name__}: {error})") from None
     if "run" not in table:
         raise InputError(f"meta: {path} has no column run (the folder's name); it has {', '.join(table.columns)}")
-    table = table.rename(columns=_key)
+    table = table.rename(columns=lambda name: name if name == "run" else _key(name))
     table["run"] = table["run"].str.strip().str.strip("/")
     doubled = table["run"][table["run"].duplicated()]
     if len(doubled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def read_logs(files: Files, found: list[tuple[Reader, Source]], told: str | None
         name = files.root.resolve().name if name == "." else name
         given = meta.of(source.label)
         try:
-            log = reader.read(files, source, given)
+            log = _finite(reader.read(files, source, given))
             settings = {**log.settings, **given}
         except Ask as ask:
             if isinstance(reader, TensorBoard) and any(not isinstance(other, TensorBoard) for other, _ in found):
@@ -100,6 +101,16 @@ def read_logs(files: Files, found: list[tuple[Reader, Source]], told: str | None
     if on_policy:
         notes.append(f"{on_policy} runs are on-policy: their utd counts minibatches by env steps, without a replay")
     return Curves(table, notes)
+
+
+def _finite(log: Log) -> Log:
+    """Without what stands before the first episode ended. Raises InputError where a later return is no number."""
+    number = np.isfinite(np.asarray(log.episode_return, dtype=float))
+    first = int(np.argmax(number))
+    if not number[first:].all():
+        at = log.env_steps[first:][~number[first:]][0]
+        raise InputError(f"its return is no number at {at:g} env steps" if number.any() else "it has no return")
+    return replace(log, env_steps=log.env_steps[first:], episode_return=log.episode_return[first:])
 
 
 def _rows(log: Log, settings: dict[str, Any], name: str, library: str) -> pd.DataFrame:

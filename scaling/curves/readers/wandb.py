@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +13,15 @@ from scaling.errors import InputError
 
 BOUNDS = ("__MIN", "__MAX")
 ENV_STEPS = {"global_step", "env_steps", "env_step", "num_timesteps", "total_timesteps", "timesteps", "frames"}
+
+
+@lru_cache(maxsize=8)
+def read_chart(path: Path) -> pd.DataFrame:
+    """The whole chart: every run of it asks for it in turn."""
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # pandas' errors are such
+        raise InputError(f"{path.name} cannot be read as a CSV ({error})") from None
 
 
 class WandB(Reader):
@@ -27,7 +39,7 @@ class WandB(Reader):
         return found
 
     def read(self, files: Files, source: Source, given: Given) -> Log:
-        table = pd.read_csv(source.path)
+        table = read_chart(source.path)
         axis, notes = table.columns[0], []
         metrics = [c[len(source.part) + 3 :] for c in table if c.startswith(f"{source.part} - ")]
         metrics = [metric for metric in metrics if not metric.endswith(BOUNDS)]

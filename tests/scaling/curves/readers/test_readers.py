@@ -91,6 +91,15 @@ def test_same_points_written_four_times_are_one(tmp_path, read, write_events):
     assert table["on_policy"].all()
 
 
+def test_points_before_the_first_episode_are_no_numbers_and_a_diverged_run_is_left_out(tmp_path, read, write_events):
+    nan = float("nan")
+    write_events(tmp_path / "a" / "run", {"return": [(0, nan), (10, 1.0), (20, 2.0)]})
+    write_events(tmp_path / "a" / "diverged", {"return": [(0, 1.0), (10, nan), (20, nan)]})
+    table = read(tmp_path / "a", GENERIC)
+    assert table["env_steps"].tolist() == [10, 20]
+    assert "run diverged: left out, its return is no number at 10 env steps" in read.notes
+
+
 def test_gap_in_the_log_is_said(tmp_path, read, write_events):
     write_events(tmp_path / "run", {"return": ramp(0, 10, 20, 30, 40, 500, 510)})
     read(tmp_path / "run", GENERIC)
@@ -249,6 +258,7 @@ def test_pattern_table_and_values_together_name_every_run(tmp_path, read, write_
     ("meta", "says"),
     [
         ("batchsize=3", "did you mean 'batch_size'"),
+        ("env_steps=3", "'env_steps' is no name of a setting"),
         ("utd=many", "utd='many' is not a number"),
         ("utd=none", "only batch_size and learning_rate may be left unknown"),
         ("absent.csv", "no file absent.csv"),

@@ -109,3 +109,10 @@ def test_table_of_two_episodes_at_a_step_is_averaged(faults):
     assert len(found) == len(raw) / 2
     first = raw.iloc[:2]
     assert found["episode_return"].iloc[0] == pytest.approx(first["episode_return"].sum() / 2)
+
+
+def test_rows_written_twice_count_once():
+    once = table([10, 20, 30, 40])
+    found = check(pd.concat([once, once.head(2)], ignore_index=True))
+    assert curve(found) == curve(check(once))
+    assert "2 rows were exact duplicates" in found.notes[0]

@@ -31,7 +31,8 @@ def read_curves(
         files = Files(path, frozenset(ours))
         found = [] if path in ours else find(files)
         if not found:
-            _no_meta(meta, path, "a folder of run directories")
+            if ours:
+                _no_meta(meta, path, "a folder of run directories")
             runs = read_run_directories(path)
         else:
             runs = read_logs(files, found, meta)

@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.util import tb_logging, tensor_util
 
 from scaling.errors import InputError
+
+FRAME = 16  # bytes around a record: its length and two checksums
 
 
 @dataclass
 class EventFile:
     """One file. scalars: tag -> (T, 2) step, value in the order written. texts: tag -> first text.
 
-    begin, end: wall times, in seconds.
+    begin, end: wall times, in seconds. unread: bytes from the first damaged record on.
     """
 
     path: Path
@@ -29,6 +32,7 @@ class EventFile:
     texts: dict[str, str] = field(default_factory=dict)
     begin: float = np.inf
     end: float = -np.inf
+    unread: int = 0
 
 
 @dataclass
@@ -67,12 +71,14 @@ class EventLog:
 
 
 def read_event_file(path: Path) -> EventFile:
-    """Every scalar and each tag's first text. A last record cut short by a kill is left out."""
+    """Every scalar and each tag's first text, up to a record that is damaged: a kill cuts the last one short."""
     tb_logging.get_logger().setLevel(logging.ERROR)  # else it tells of each such record
     columns: dict[str, array] = {}
-    out = EventFile(path)
+    out = EventFile(path, unread=path.stat().st_size)
     try:
-        for event in LegacyEventFileLoader(str(path)).Load():
+        for record in RawEventFileLoader(str(path)).Load():
+            event = Event.FromString(record)
+            out.unread -= len(record) + FRAME
             if not event.HasField("summary"):
                 continue
             out.begin, out.end = min(out.begin, event.wall_time), max(out.end, event.wall_time)
@@ -92,8 +98,8 @@ def read_event_file(path: Path) -> EventFile:
                 else:
                     continue
                 columns.setdefault(value.tag, array("d")).extend((event.step, number))
-    except Exception as error:  # whatever a broken file makes a parser say
-        raise InputError(f"{path.name} is no readable event file ({type(error).__name__})") from None
+    except Exception:  # whatever a broken file makes a parser say: what was read before holds
+        pass
     out.scalars = {tag: np.array(column).reshape(-1, 2) for tag, column in columns.items()}
     return out
 

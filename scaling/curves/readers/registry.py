@@ -79,15 +79,17 @@ def read_logs(files: Files, found: list[tuple[Reader, Source]], told: str | None
                 continue
             asked.setdefault(ask.key, (name, f"{reader.library}: {ask.why}"))
             settings, log = {**ask.settings, **given}, None
-        except InputError as error:
-            notes.append(f"run {name}: left out, {error}")
+        except Exception as error:  # whatever a broken log holds, it is named and the others go on
+            what = "" if isinstance(error, InputError) else f"it cannot be read, {type(error).__name__}: "
+            notes.append(f"run {name}: left out, {what}{str(error).splitlines()[0] if str(error) else 'no reason'}")
             continue
         for key in IDENTITY:
             if key not in settings:
                 asked.setdefault(key, (name, reader.library))
         if log is not None and not any(key not in settings for key in IDENTITY):
             rows.append(_rows(log, settings, name, reader.library))
-            notes += [f"run {name}: {note}" for note in [*log.notes, *_remarks(log, given)]]
+            damage = _damage(files, source) if source.path in files.event_folders else []
+            notes += [f"run {name}: {note}" for note in [*log.notes, *damage, *_remarks(log, given)]]
     if asked:
         raise InputError("; ".join([_question(files.root, asked), *meta.unused()]))
     if not rows:
@@ -106,10 +108,11 @@ def read_logs(files: Files, found: list[tuple[Reader, Source]], told: str | None
 def _finite(log: Log) -> Log:
     """Without what stands before the first episode ended. Raises InputError where a later return is no number."""
     number = np.isfinite(np.asarray(log.episode_return, dtype=float))
+    if not number.any():
+        raise InputError("it has no return")
     first = int(np.argmax(number))
     if not number[first:].all():
-        at = log.env_steps[first:][~number[first:]][0]
-        raise InputError(f"its return is no number at {at:g} env steps" if number.any() else "it has no return")
+        raise InputError(f"its return is no number at {log.env_steps[first:][~number[first:]][0]:g} env steps")
     return replace(log, env_steps=log.env_steps[first:], episode_return=log.episode_return[first:])
 
 
@@ -121,7 +124,7 @@ def _rows(log: Log, settings: dict[str, Any], name: str, library: str) -> pd.Dat
 
 
 def _remarks(log: Log, given: dict[str, Any]) -> list[str]:
-    """What the user overrode, points that are no numbers, gaps."""
+    """What the user overrode, and gaps."""
     out = [f"its files say {key} {log.settings[key]}, meta {given[key]}: meta counts" for key in IDENTITY
            if key in given and key in log.settings and str(log.settings[key]) != str(given[key])
            and not _close(log.settings[key], given[key])]  # fmt: skip
@@ -134,6 +137,12 @@ def _remarks(log: Log, given: dict[str, Any]) -> list[str]:
         if steps[0] > max(5.0 * usual, 0.05 * steps[-1]):
             out.append(f"its first point is at {steps[0]:g} env steps: a return reached by then was reached before")
     return out
+
+
+def _damage(files: Files, source: Source) -> list[str]:
+    """Event files that end in something unreadable."""
+    return [f"{file.path.name}: its last {file.unread} bytes cannot be read, its writer was killed or it is damaged"
+            for file in files.events(source.path).files if file.unread]  # fmt: skip
 
 
 def _close(a: Any, b: Any) -> bool:

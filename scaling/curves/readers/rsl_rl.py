@@ -29,12 +29,9 @@ class RslRl(EventReader):
         log, params = files.events(source.path), read_params(source.path / "params")
         settings = params["settings"]
         log.sessions(FPS)  # refuses files written side by side
-        num_envs = given.get("num_envs", params["num_envs"])
-        longest = given.get("max_episode_length", params["max_episode_length"])
+        limits = limits_of(log.files, params, given)
         parts, notes, dropped, done, before = [], [], 0, 0.0, None
-        sessions = [file for file in log.files if FPS in file.scalars]
-        full = full_length(sessions) if longest is None or num_envs is None else None
-        for file in sessions:
+        for file in (file for file in log.files if FPS in file.scalars):
             iterations = file.scalars[FPS][:, 0]
             if before is not None:
                 # A checkpoint's counter is one iteration short: the iteration that it was saved after is logged again.
@@ -44,19 +41,15 @@ class RslRl(EventReader):
                     notes.append(f"{file.path.name} resumes at iteration {iterations[0]:g}, which counts a second time")
             size = steps_of_iteration(file, params["steps"], given, settings)
             points = file.scalars.get(given.get("return_tag", RETURN), np.empty((0, 2)))
-            steps = done + (points[:, 0] - iterations[0] + 1.0) * size
-            if longest is not None and num_envs is not None:
-                # All cut episodes have ended after `longest` steps of each environment, and have left the mean when
-                # EPISODES whole ones have ended after them.
-                keep = steps - done >= longest * (num_envs + EPISODES) if longest else np.ones(len(steps), dtype=bool)
-            elif full is not None:
-                keep = whole_from(file, points[:, 0], full)
-            else:
-                raise Ask("max_episode_length", "the first episodes of each session are cut short by random ages; 0 if "
-                                                "none are; give num_envs as well", settings)  # fmt: skip
+            steps = (points[:, 0] - iterations[0] + 1.0) * size
+            keep = steps >= whole_from(file, size, size / (params["steps"] or size), *limits)
             dropped += int((~keep).sum())
-            parts.append(np.column_stack([steps, points[:, 1]])[keep])
+            parts.append(np.column_stack([done + steps, points[:, 1]])[keep])
             before = (iterations[0], iterations[-1], size)
+        gpus = size / params["steps"] if params["steps"] else 1.0
+        if gpus > 1:
+            settings.update(batch_size=settings["batch_size"] * gpus, utd=settings["utd"] / gpus)
+            notes.append(f"its iterations have the env steps of {gpus:g} GPUs, each with the environments of env.yaml")
         if dropped:
             notes.append(f"{dropped} points at its sessions' starts are of episodes cut short by random ages: left out")
         steps, returns = np.concatenate(parts).T
@@ -138,17 +131,35 @@ def steps_of_iteration(file: EventFile, told: float | None, given: Given, settin
     return float(np.ceil(low))
 
 
-def full_length(sessions: list[EventFile]) -> float | None:
-    """The length of a whole episode, where the mean length stays at its highest: then it is the time limit."""
-    lengths = np.concatenate([file.scalars.get(LENGTH, np.empty((0, 2)))[:, 1] for file in sessions])
-    if not len(lengths):
-        return None
-    at_limit = lengths >= FULL * lengths.max()
-    return float(lengths.max()) if at_limit.mean() > 0.1 and at_limit.sum() >= 5 else None
+def limits_of(files: list[EventFile], params: dict[str, Any], given: Given) -> tuple[float | None, float | None]:
+    """(env steps of a session until its mean return is of whole episodes, None), or (None, a whole episode's length).
+
+    The length is told by the log where the mean length stays at its highest: that is the time limit.
+    """
+    longest = given.get("max_episode_length", params["max_episode_length"])
+    num_envs = given.get("num_envs", params["num_envs"])
+    if longest == 0:
+        return 0.0, None
+    if longest is not None and num_envs is not None:
+        # Every environment ends its cut episode within `longest` steps; EPISODES whole ones after that fill the mean.
+        return longest * (num_envs + EPISODES), None
+    lengths = np.concatenate([file.scalars.get(LENGTH, np.empty((0, 2)))[:, 1] for file in files])
+    at_limit = lengths >= FULL * lengths.max(initial=0.0)
+    if at_limit.sum() < 5 or at_limit.mean() < 0.1:
+        key = "max_episode_length" if longest is None else "num_envs"
+        raise Ask(key, "the first episodes of each session are cut short by random ages, for as long as "
+                       "max_episode_length and num_envs tell; max_episode_length=0 if none are",
+                  params["settings"])  # fmt: skip
+    return None, float(lengths.max())
 
 
-def whole_from(file: EventFile, iterations: np.ndarray, full: float) -> np.ndarray:
-    """(T,) whether an iteration comes after the mean length has first been that of whole episodes in this session."""
+def whole_from(file: EventFile, size: float, gpus: float, steps: float | None, length: float | None) -> float:
+    """The env step of a session from which on its mean return is of whole episodes; inf if it never is.
+
+    size: env steps of an iteration. steps, length: as limits_of tells, of one GPU.
+    """
+    if steps is not None:
+        return steps * gpus
     lengths = file.scalars.get(LENGTH, np.empty((0, 2)))
-    reached = lengths[lengths[:, 1] >= FULL * full, 0]
-    return iterations >= (reached[0] if len(reached) else np.inf)
+    reached = lengths[lengths[:, 1] >= FULL * length, 0]
+    return (reached[0] - file.scalars[FPS][0, 0] + 1.0) * size if len(reached) else np.inf

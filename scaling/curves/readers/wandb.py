@@ -33,7 +33,10 @@ class WandB(Reader):
         found = []
         for path in files.named("*.csv"):
             if BOUNDS[0] in files.first_line(path):
-                columns = pd.read_csv(path, nrows=0).columns
+                try:
+                    columns = pd.read_csv(path, nrows=0).columns
+                except ValueError:  # pandas' errors are such
+                    continue
                 runs = [c.partition(" - ")[0] for c in columns if f"{c}{BOUNDS[0]}" in columns and " - " in c]
                 found += [Source(path, run) for run in dict.fromkeys(runs)]
         return found

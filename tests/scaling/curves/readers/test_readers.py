@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -51,12 +52,28 @@ def test_record_cut_short_by_a_kill_costs_that_record_alone(tmp_path, read, writ
     [path] = (tmp_path / "run").iterdir()
     path.write_bytes(path.read_bytes()[:-7])
     assert read(tmp_path / "run", GENERIC)["env_steps"].tolist() == [0, 10]
+    assert "bytes cannot be read" in read.notes
 
 
-def test_file_that_is_no_event_file_is_refused(tmp_path, refusal):
+def test_file_that_is_no_event_file_is_refused_alone_and_named_beside_others(tmp_path, read, refusal, write_events):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "events.out.tfevents.1.x").write_bytes(b"\x00garbage" * 100)
-    assert refusal(tmp_path / "run", GENERIC)
+    assert "no log of a known library" in refusal(tmp_path / "run", GENERIC)
+    write_events(tmp_path / "run", {"return": ramp(0, 10, 20)})
+    assert len(read(tmp_path / "run", GENERIC)) == 3
+    assert "tfevents.1.x: its last 800 bytes cannot be read" in read.notes
+
+
+def test_log_that_breaks_its_reader_is_named_and_the_others_go_on(tmp_path, read, logs):
+    shutil.copytree(logs / "d3rlpy" / "SAC", tmp_path / "a" / "good")
+    shutil.copytree(logs / "d3rlpy" / "SAC", tmp_path / "a" / "bad")
+    (tmp_path / "a" / "bad" / "evaluation.csv").write_text("")
+    (tmp_path / "a" / "worse").mkdir()
+    (tmp_path / "a" / "worse" / "0.monitor.csv").write_text('#{"t_start"')
+    table = read(tmp_path / "a", "task=P,seed=0,utd=.5")
+    assert set(table["run"]) == {"good"}
+    assert "run bad: left out, evaluation.csv cannot be read" in read.notes
+    assert "run worse: left out" in read.notes
 
 
 def test_scalars_of_tensorflow_2_are_read(tmp_path, read):
@@ -182,7 +199,7 @@ def rsl_session(first: int, last: int, size: int, length: float = 50.0, seconds:
 def test_rsl_rl_run_killed_after_its_checkpoint_goes_on_from_the_checkpoint(tmp_path, read, write_events):
     write_events(tmp_path / "run", rsl_session(0, 79, 384))
     write_events(tmp_path / "run", rsl_session(50, 99, 384))  # model_50.pt, saved after iteration 50
-    table = read(tmp_path / "run", f"{ALL},num_envs=16,max_episode_length=0")
+    table = read(tmp_path / "run", f"{ALL},max_episode_length=0")
     # 51 iterations before the checkpoint, 50 after
     assert table["env_steps"].tolist() == [384 * k for k in range(1, 102)]
     assert table["episode_return"].tolist() == [*range(51), *range(50, 100)]
@@ -197,14 +214,31 @@ def test_rsl_rl_without_a_time_limit_in_sight_is_asked_about(tmp_path, refusal, 
 
 def test_rsl_rl_slow_iterations_tell_their_env_steps_together(tmp_path, read, write_events):
     write_events(tmp_path / "run", rsl_session(0, 60, 2048, seconds=3.1))  # each alone leaves three integers and more
-    table = read(tmp_path / "run", f"{ALL},num_envs=16,max_episode_length=0")
+    table = read(tmp_path / "run", f"{ALL},max_episode_length=0")
     assert table["env_steps"].iloc[0] == 2048
 
 
 def test_rsl_rl_steps_of_an_iteration_are_asked_for_where_the_rates_do_not_tell(tmp_path, refusal, write_events):
     session = {tag: points[:2] for tag, points in rsl_session(0, 5, 98304, seconds=20.0).items()}
     write_events(tmp_path / "run", session)
-    assert "env_steps_per_step" in refusal(tmp_path / "run", f"{ALL},num_envs=16,max_episode_length=0")
+    assert "env_steps_per_step" in refusal(tmp_path / "run", f"{ALL},max_episode_length=0")
+
+
+def test_rsl_rl_iterations_of_two_gpus_are_told_by_their_rate(tmp_path, read, write_events):
+    write_events(tmp_path / "run", rsl_session(0, 9, 2 * 384))
+    (tmp_path / "run" / "params").mkdir()
+    (tmp_path / "run" / "params" / "agent.yaml").write_text(
+        "{seed: 1, num_steps_per_env: 24, experiment_name: ant, algorithm: "
+        "{num_learning_epochs: 5, num_mini_batches: 4, learning_rate: 0.001}}"
+    )
+    (tmp_path / "run" / "params" / "env.yaml").write_text(
+        "{scene: {num_envs: 16}, decimation: 2, sim: {dt: 0.01}, episode_length_s: 0.2, x: !!python/name:os.getcwd ''}"
+    )
+    table = read(tmp_path / "run")
+    # ten steps an episode, 10 x (16 + 100) env steps of each GPU: 2320, so from the fourth iteration of 768 on
+    assert table["env_steps"].tolist() == [768 * k for k in range(4, 11)]
+    row = table.iloc[0]
+    assert (row["batch_size"], row["utd"]) == (2 * 384 / 4, 20 / 768)
 
 
 def test_rl_games_discrete_agent_that_stamps_after_counting_is_not_moved(tmp_path, read, write_events):

@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 CORE = ["torch", "numpy", "scipy", "tensorboard", "omegaconf", "hydra-core", "rich", "safetensors"]
-SCIENCE = ["pandas", "scikit-learn", "matplotlib", "pyarrow", "submitit", "jinja2"]
+SCIENCE = ["pandas", "scikit-learn", "matplotlib", "pyarrow", "pyyaml", "submitit", "jinja2"]
 MUJOCO = [  # MuJoCo's batch interface needs CPython 3.11; Isaac Gym's environment goes without
     "mujoco==4.0.0; python_version >= '3.11'",
     "imageio; python_version >= '3.11'",

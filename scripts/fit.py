@@ -1,4 +1,4 @@
-"""Learning curves to laws, frontier and report: scripts/fit.py curves=<table or sweep folder> out=<folder>."""
+"""Learning curves to laws, frontier and report: scripts/fit.py curves=<table, sweep folder or logs> out=<folder>."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scaling.cli import main
-from scaling.report.fit import Options, fit
+from scaling.curves.read import read_curves, write_table
+from scaling.curves.readers.registry import import_plugins
+from scaling.report.fit import Options, check_options, fit
 from scaling.report.html import conclusions, write_report
 from scaling.report.laws_json import write
 from scaling.report.terminal import bullet
 
 
 def run(options: Options) -> None:
-    """Fit, write, and say what came out."""
+    """Fit, write, and say what came out; or write the table of curves and stop."""
+    import_plugins(options.plugins)
+    if options.table is not None:
+        check_options(options)
+        curves = read_curves(options.curves, options.where, options.meta, options.resumed)
+        line = write_table(curves, Path(options.table))
+        print("\n".join([*(bullet(note) for note in curves.notes), line]))
+        return
     result = fit(options)
     out = Path(options.out)
     laws = write_report(result, out) if options.report else write(result, out)

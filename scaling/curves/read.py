@@ -1,18 +1,93 @@
-"""Curves from wherever they lie: a table, or a folder of run directories."""
+"""Curves from wherever they lie: a table, a folder of run directories, logs of other libraries."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from scaling.curves.run_directories import read_run_directories
-from scaling.curves.table import Curves, check, read_table, select
+import pandas as pd
+
+from scaling.curves.readers.base import Files
+from scaling.curves.readers.registry import find, read_logs
+from scaling.curves.run_directories import read_run_directories, run_folders
+from scaling.curves.sessions import MODES
+from scaling.curves.table import CELL, Curves, check, read_table, select
+from scaling.errors import InputError
 
 
-def read_curves(path: str | Path, where: str | None = None) -> Curves:
-    """Read a table or a folder of run directories, filter it, check it."""
+def read_curves(
+    path: str | Path, where: str | None = None, meta: str | None = None, resumed: str | None = None
+) -> Curves:
+    """Read what lies at `path`, told apart by content, filter it, check it.
+
+    where: a filter of rows. meta: what the logs of other libraries do not tell (scaling.curves.readers.meta). resumed:
+    how to read a run whose steps go back (scaling.curves.sessions).
+    """
+    if resumed is not None and resumed not in MODES:
+        raise InputError(f"resumed={resumed!r}: use {' or '.join(MODES)}")
     path = Path(path)
     if path.is_dir():
-        runs = read_run_directories(path)
-        curves = check(select(runs.table, where), str(path))
+        ours = run_folders(path)
+        files = Files(path, frozenset(ours))
+        found = [] if path in ours else find(files)
+        if not found:
+            if ours:
+                _no_meta(meta, path, "a folder of run directories")
+            runs = read_run_directories(path)
+        else:
+            runs = read_logs(files, found, meta)
+            if ours:
+                own = read_run_directories(path, ours)
+                runs = Curves(pd.concat([own.table, runs.table]), own.notes + runs.notes, own.windows, own.facts)
+        curves = check(select(runs.table, where), str(path), resumed)
         return Curves(curves.table, runs.notes + curves.notes, runs.windows, runs.facts)
-    return check(select(read_table(path), where), path.name)
+    files = Files(path)
+    found = find(files) if path.is_file() else []
+    if found:
+        logs = read_logs(files, found, meta)
+        curves = check(select(logs.table, where), path.name, resumed)
+        return Curves(curves.table, logs.notes + curves.notes)
+    _no_meta(meta, path, "a table")
+    _has_head(files, path)
+    return check(select(read_table(path), where), path.name, resumed)
+
+
+def write_table(curves: Curves, path: Path) -> str:
+    """Write a checked table, atomically, as CSV, gzipped CSV or Parquet by its name; returns a line about it."""
+    table = curves.table.dropna(axis=1, how="all")
+    first = [column for column in (*CELL[:-1], "seed", "env_steps", "episode_return") if column in table]
+    table = table[[*first, *(column for column in table if column not in first)]]
+    if (table["set"] == "all").all():
+        table = table.drop(columns="set")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        if path.name.endswith((".parquet", ".pq")):
+            table.to_parquet(temporary, index=False)
+        elif path.name.endswith((".csv", ".csv.gz")):
+            table.to_csv(temporary, index=False)
+        else:
+            raise InputError(f"table={path}: unknown kind of file; use .csv, .csv.gz or .parquet")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"table={path} cannot be written ({error.strerror}); name a folder that is there") from None
+    runs = table.groupby(["task", "utd", "seed"]).ngroups if "run" not in table else table["run"].nunique()
+    return f"{path}: {len(table)} rows, {runs} runs"
+
+
+def _no_meta(meta: str | None, path: Path, what: str) -> None:
+    if meta:
+        raise InputError(f"meta={meta}: {path} is {what}, which tells its settings itself; meta= is for other logs")
+
+
+def _has_head(files: Files, path: Path) -> None:
+    """A table's first line names its columns."""
+    cells = files.first_line(path).split(",") if path.name.endswith(".csv") and path.exists() else []
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        return
+    if numbers:
+        raise InputError(
+            f"{path}: its first line is numbers, so nothing says what its columns are; of TorchRL (scalars/) and d3rlpy"
+            " (params.json) give the folder around it, to others add a first line task,utd,...,episode_return"
+        )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from scaling.curves.settings import held_first
 from scaling.curves.table import Curves
 from scaling.errors import InputError
 from scaling.sweep.plan_file import load_plan
@@ -28,6 +29,16 @@ def pick(tree: Any, dotted: str, default: Any = None) -> Any:
             return default
         tree = tree[key]
     return default if tree is None else tree
+
+
+def put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set the value at `a.b.c` of nested dictionaries."""
+    *path, last = dotted.split(".")
+    for key in path:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[last] = value
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -72,9 +83,17 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         raise ValueError(f"config.yaml cannot be read ({type(error).__name__})") from None
     metrics = read_metrics(folder / "metrics.jsonl")
     summary, notes = {}, []
+    first, until, changed = held_first(folder)
+    if changed:  # its curve is that of its first settings, up to where they held
+        for key, value in first.items():
+            put(config, key, value)
+        if "env_steps" in metrics:
+            metrics = metrics[metrics["env_steps"] <= until]
+        notes.append(f"resumed at {until:g} env steps with {', '.join(changed[:4])}: counts with what it began with, "
+                     "up to there")  # fmt: skip
     if (folder / "summary.json").exists():
         summary = json.loads((folder / "summary.json").read_text())
-    if summary.get("status") != "completed":
+    if summary.get("status") != "completed" and not changed:
         notes.append(f"not completed (status: {summary.get('status', 'no summary.json')}): used up to where it ended")
     task = pick(config, "task.name", pick(config, "task"))
     if not isinstance(task, str):
@@ -91,7 +110,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     if utd is None:
         raise ValueError("neither config.yaml (algo.utd) nor summary.json (utd) tells the update ratio")
     measured = summary.get("utd")
-    if measured and abs(measured / float(utd) - 1) > 0.01:
+    if measured and not changed and abs(measured / float(utd) - 1) > 0.01:
         notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
     curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
     curve = curve.drop_duplicates("env_steps", keep="last")  # a resumed run logs its last lines twice
@@ -125,9 +144,15 @@ def shared_settings(root: Path) -> dict[str, Any]:
     return {"fixed": fixed, "learning_rate_keys": tied}
 
 
-def read_run_directories(root: Path) -> Curves:
-    """Every folder below `root` that holds a config.yaml and a metrics.jsonl."""
-    folders = sorted({p.parent for p in root.rglob("metrics.jsonl")} | {p.parent for p in root.rglob("config.yaml")})
+def run_folders(root: Path) -> list[Path]:
+    """Every folder at or below `root` that holds a metrics.jsonl."""
+    return sorted({path.parent for path in root.rglob("metrics.jsonl")})
+
+
+def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curves:
+    """Every folder below `root` that holds a config.yaml and a metrics.jsonl, or the folders named."""
+    if folders is None:
+        folders = sorted({*run_folders(root), *(path.parent for path in root.rglob("config.yaml"))})
     tables, windows, facts, notes = [], [], [], []
     for folder in folders:
         try:
@@ -143,8 +168,9 @@ def read_run_directories(root: Path) -> Curves:
         facts.append(fact)
         notes += [f"run {folder.name}: {remark}" for remark in remarks]
     if not tables:
-        reason = f"; first problem: {notes[0]}" if notes else "; a run directory holds config.yaml and metrics.jsonl"
-        raise InputError(f"{root}: none of {len(folders)} run directories can be read{reason}")
+        if not folders:
+            raise InputError(f"{root}: no run directory (config.yaml, metrics.jsonl) and no log of a known library")
+        raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
     table = pd.concat(tables, ignore_index=True)
     if table["model_size"].isna().any():
         table["model_size"] = table["model_size"].fillna(table["model_size"].median())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scaling.curves.sessions import join_sessions
 from scaling.errors import InputError, nearest
 
 REQUIRED = ("task", "utd", "seed", "env_steps", "episode_return")
@@ -33,7 +34,7 @@ class Curves:
 def read_table(path: Path) -> pd.DataFrame:
     """CSV, gzipped CSV or Parquet, by the file's name."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give curves=<csv | csv.gz | parquet | sweep folder>")
+        raise InputError(f"{path}: no such file or folder; give curves=<csv | csv.gz | parquet | sweep folder | logs>")
     try:
         if path.name.endswith((".parquet", ".pq")):
             return pd.read_parquet(path)
@@ -59,8 +60,11 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     return kept
 
 
-def check(table: pd.DataFrame, source: str = "curves") -> Curves:
-    """Validate and complete a curves table. Raises InputError naming the rule, the row and the remedy."""
+def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = None) -> Curves:
+    """Validate and complete a curves table, each run's steps rising. resumed: what to do where they go back (sessions).
+
+    Raises InputError naming the rule, the row and the remedy.
+    """
     for column in REQUIRED:
         if column not in table:
             hint = nearest(column, table.columns)
@@ -101,19 +105,8 @@ def check(table: pd.DataFrame, source: str = "curves") -> Curves:
             table[column] = np.nan
             if column != "model_size":
                 notes.append(f"no column {column!r}: nothing is said about its best value")
-    key = [*CELL, "seed", "env_steps"]
-    doubled = table.duplicated(key, keep=False)
-    if doubled.any():
-        same = table.duplicated([*key, "episode_return"], keep=False)
-        if (doubled & ~same).any():
-            row = table.index[doubled & ~same][0]
-            raise InputError(
-                f"{source}: row {row} repeats a (task, utd, batch_size, learning_rate, seed, env_steps) with another"
-                " return; give each run its own seed, or tell runs apart with a column 'set'"
-            )
-        before = len(table)
-        table = table.drop_duplicates(key)
-        notes.append(f"{before - len(table)} rows were exact duplicates: dropped")
+    table, joined = join_sessions(table, [*CELL, "seed"], source, resumed)
+    notes += joined
     for name, cell in table.groupby("task"):
         if cell["utd"].nunique() == 1:
             notes.append(f"{name}: one update ratio only ({cell['utd'].iloc[0]:g}): no law in sigma can be fitted")

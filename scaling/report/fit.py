@@ -36,7 +36,16 @@ ASSUMED_MODEL_SIZE = 1.5e5  # the published one; only used, and said so, where n
 class Options:
     """The keys of scripts/fit.py."""
 
-    curves: str | None = option(None, "table of learning curves (.csv, .csv.gz, .parquet) or a sweep folder")
+    curves: str | None = option(None, "table of learning curves (.csv, .csv.gz, .parquet), a sweep folder, or a file "
+                                      "or folder of logs: stable-baselines3, rsl_rl, skrl, rl_games, CleanRL, TorchRL, "
+                                      "Tianshou, d3rlpy, a W&B chart's CSV, any TensorBoard")  # fmt: skip
+    meta: str | None = option(None, "what such logs do not tell: a CSV (run, utd, batch_size, learning_rate, seed, "
+                                    "...), a pattern over folder names (\"{task}__{}__{seed}\"), key=value for all "
+                                    "runs, or several of these, comma-separated")  # fmt: skip
+    resumed: str | None = option(None, "where a run's steps go back: replace (the later part counts from there) or add "
+                                       "(it counted from 0); by default replace, or a question")  # fmt: skip
+    table: str | None = option(None, "only write the curves as one long table to this file (.csv, .csv.gz, .parquet)")
+    plugins: list = option([], "Python files that register more readers", words)
     crossings: str | None = option(None, "instead of curves: a table task, utd, threshold, env_steps, "
                                          "optional model_size, batch_size, censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
@@ -118,7 +127,9 @@ class Result:
 def check_options(options: Options) -> None:
     """Rules between keys. Raises InputError."""
     if (options.curves is None) == (options.crossings is None):
-        raise InputError("give either curves=<table or sweep folder> or crossings=<table>")
+        raise InputError("give either curves=<table, sweep folder or logs> or crossings=<table>")
+    if options.table is not None and options.curves is None:
+        raise InputError("table= writes the curves read by curves=<table, sweep folder or logs>: give that")
     if options.direction not in ("higher", "lower"):
         raise InputError(f"direction={options.direction!r}: use higher or lower")
     if options.execution not in ("auto", "sequential", "overlapped"):
@@ -159,7 +170,7 @@ def fit(options: Options) -> Result:
 
 
 def _from_curves(options: Options, rng: np.random.Generator) -> Result:
-    curves = read_curves(options.curves, options.where)
+    curves = read_curves(options.curves, options.where, options.meta, options.resumed)
     curves, max_return = normalise(curves, options.scales, options.direction == "lower")
     table, notes = curves.table, list(curves.notes)
     if options.hparams_from is None and options.data_from is None and table["set"].nunique() > 1:

@@ -6,13 +6,21 @@ from typing import Any
 
 from pql.algorithms.base import Algorithm
 from pql.algorithms.bro import BRO, BROFast
+from pql.algorithms.flash_sac import FlashSAC
 from pql.algorithms.pql import PQL
 from pql.algorithms.pql_d import PQLD
 from pql.algorithms.sac import SAC
 from pql.errors import UserError, nearest
 from tasks.base import Spaces
 
-_ALGORITHMS: dict[str, type[Algorithm]] = {"bro": BRO, "bro_fast": BROFast, "pql": PQL, "pql_d": PQLD, "sac": SAC}
+_ALGORITHMS: dict[str, type[Algorithm]] = {
+    "bro": BRO,
+    "bro_fast": BROFast,
+    "flash_sac": FlashSAC,
+    "pql": PQL,
+    "pql_d": PQLD,
+    "sac": SAC,
+}
 
 
 def register(name: str, algorithm: type[Algorithm]) -> None:

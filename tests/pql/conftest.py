@@ -54,6 +54,7 @@ def overrides(**changes):
         "eval_episodes": 4,
         "checkpoint_interval": 0,
         "video": "false",
+        "compile": "false",
         "algo.batch_size": 32,
         "algo.hidden": "[16]",
         "algo.replay_size": 1200,

@@ -1,13 +1,15 @@
-"""A run's folder: whose it is while it trains."""
+"""A run's folder: whose it is while it trains, and the settings that held when."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from pql.errors import UserError
 
@@ -32,3 +34,12 @@ def owned(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def note_settings(run_dir: Path, cfg: Any, env_steps: int) -> None:
+    """A line of settings.jsonl: the whole configuration, and the env step from which it holds.
+
+    Whoever reads the run's curve need not credit all of it to the settings of its last session.
+    """
+    with open(run_dir / "settings.jsonl", "a" if env_steps else "w") as file:
+        file.write(json.dumps({"env_steps": env_steps, **dataclasses.asdict(cfg)}) + "\n")

@@ -16,7 +16,7 @@ from pql.memory.shared import Shared
 from pql.roles.build import prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
-from pql.run.directory import owned
+from pql.run.directory import note_settings, owned
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
 from pql.run.video import record
@@ -66,6 +66,7 @@ def _train(
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
     parts = prepare(cfg, env.spaces)
     save(cfg, run_dir / "config.yaml")
+    note_settings(run_dir, cfg, 0 if manifest is None else manifest["env_steps"])
     if manifest is None:  # what a start that reached no checkpoint has left
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)

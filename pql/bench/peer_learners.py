@@ -111,8 +111,35 @@ class Watched:
         return step._replace(reward=step.reward * self.reward_scale)
 
 
+def _sac_as_the_peer() -> str:
+    """Words for our SAC that give it the peer's settings: environments, updates, rates, networks, warm-up, scales."""
+    theirs, n = SAC["learner"], SAC["num_envs"]
+    words = {
+        "num_envs": n, "algo.critic_updates_per_step": theirs["gradient_steps"], "algo.tau": theirs["tau"],
+        "algo.batch_size": theirs["batch_size"], "algo.gamma": theirs["gamma"], "algo.normalize_obs": "true",
+        "algo.replay_size": theirs["buffer_size"], "algo.warmup_steps": theirs["learning_starts"] // n,
+        "algo.hidden": theirs["policy_kwargs"]["net_arch"], "algo.reward_scale": SAC["reward_scale"],
+        **{f"algo.{name}_lr": theirs["learning_rate"] for name in ("critic", "actor", "temperature")},
+    }  # fmt: skip
+    return " ".join(["algo=sac", *(f"{name}={value}".replace(" ", "") for name, value in words.items())])
+
+
 def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[Callable, dict]:
     """PQL with the configuration that scripts/train.py would use, and the overrides of `pql=`."""
+    return _train_ours(options.pql, options, seed, recorder)
+
+
+def train_flash_sac(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[Callable, dict]:
+    """flash_sac with the configuration that scripts/train.py would use."""
+    return _train_ours("algo=flash_sac", options, seed, recorder)
+
+
+def train_our_sac(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[Callable, dict]:
+    """Our SAC with the settings of the peer's."""
+    return _train_ours(_sac_as_the_peer(), options, seed, recorder)
+
+
+def _train_ours(words: str, options: Any, seed: int, recorder: Recorder) -> tuple[Callable, dict]:
     from pql import config
     from pql.roles.build import prepare
     from pql.run.monitor import Monitor
@@ -124,7 +151,7 @@ def train_pql(options: Any, seed: int, cores: int, recorder: Recorder) -> tuple[
             "max_env_steps=1000000000", "eval_interval=0", "checkpoint_interval=0", "checkpoint_replay=false",
             "device=cpu", "sim=mujoco",
         ]  # fmt: skip
-        cfg = config.load([*fixed, *options.pql.split()])
+        cfg = config.load([*fixed, *words.split()])
         env = config.make_env(cfg, options.episodes, 0)
         config.save(cfg, Path(cfg.run_dir) / "config.yaml")
 
@@ -272,4 +299,10 @@ def _until_time_is_up(learn: Callable[[], Any]) -> None:
     raise RuntimeError("the learner stopped before its time was up")
 
 
-TRAIN = {"pql": train_pql, "ppo": train_ppo, "sac": train_sac}
+TRAIN = {
+    "pql": train_pql,
+    "flash_sac": train_flash_sac,
+    "our_sac": train_our_sac,
+    "ppo": train_ppo,
+    "sac": train_sac,
+}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 THRESHOLDS = (1000.0, 3000.0, 5000.0)
-NAMES = {"pql": "PQL", "ppo": "PPO (rsl_rl)", "sac": "SAC (SB3)"}
-COLOURS = {"pql": "#D55E00", "ppo": "#0072B2", "sac": "#009E73"}  # Okabe and Ito: told apart by colour-blind eyes
-MARKERS = {"pql": "o", "ppo": "s", "sac": "^"}
+NAMES = {"pql": "PQL", "flash_sac": "flash_sac", "our_sac": "SAC, ours", "ppo": "PPO (rsl_rl)", "sac": "SAC (SB3)"}
+# Okabe and Ito's: told apart by colour-blind eyes
+COLOURS = {"pql": "#D55E00", "flash_sac": "#E69F00", "our_sac": "#CC79A7", "ppo": "#0072B2", "sac": "#009E73"}
+MARKERS = {"pql": "o", "flash_sac": "D", "our_sac": "v", "ppo": "s", "sac": "^"}
 
 
 @dataclass

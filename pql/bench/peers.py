@@ -33,7 +33,7 @@ NEEDS = {"ppo": ("rsl_rl", "rsl-rl-lib"), "sac": ("stable_baselines3", "stable-b
 @dataclass
 class Options:
     task: str = key("Ant", "the task")
-    learners: str = key("pql,ppo,sac", "which learners, separated by commas")
+    learners: str = key("pql,ppo,sac", "which learners, separated by commas: pql, flash_sac, our_sac, ppo, sac")
     seconds: float = key(300.0, "wall-clock seconds of training per learner and seed")
     seeds: int = key(3, "seeds per learner: 1, 2, ...")
     eval_every: float = key(10.0, "seconds between two evaluated policies")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pql import algorithms, config
+from pql import config
 from pql.roles.actor import Actor
+from pql.roles.build import make_replay, prepare
 from pql.run.metrics import read_metrics
-from pql.run.trainer import make_replay, make_shared
 
 ENVS = 9
 FOREIGN = Path(__file__).resolve().parents[2] / "foreign"
@@ -33,9 +33,9 @@ def test_every_row_in_replay_is_what_its_own_observation_says(foreign, tiny, plu
         module, name, options = "dm_share", "foreign_envs:dm_clock", {"max_episode_steps": truth.LIMIT}
         options.update(foreign.DM_WORLDS[world])
     env = foreign.share(module, name, ENVS, **options)
-    shared = make_shared(cfg, env.obs_dim, env.action_dim, env.critic_obs_dim)
-    replay = make_replay(cfg, env.obs_dim, env.action_dim, shared, env.critic_obs_dim)
-    actor = Actor(cfg, env, algorithms.make(cfg.algo, env.obs_dim, env.action_dim), replay, shared)
+    algorithm, _, shared = prepare(cfg, env.spaces)
+    replay = make_replay(cfg, algorithm, shared)
+    actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(steps):
         actor.step()
     rows = replay.unpack(replay.rows[: int(replay.head)])

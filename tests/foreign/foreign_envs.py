@@ -148,6 +148,18 @@ class Batched(Forgetful):
         return (*found, {"final_obs": last})
 
 
+class Masked(SyncVectorEnv):
+    """Never resets by itself; asked to reset some rows it leaves the others blank."""
+
+    def __init__(self, num_envs, max_episode_steps):
+        super().__init__([lambda: gymnasium.make("Clock-v0")] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+    def reset(self, *, seed=None, options=None):
+        mask = options["reset_mask"].copy() if options else np.ones(self.num_envs, bool)
+        obs, infos = super().reset(seed=seed, options=options)
+        return np.where(mask[:, None], obs, np.nan), infos
+
+
 class Silent(Forgetful):
     """Doesn't say when it resets."""
 
@@ -178,7 +190,7 @@ REGISTERED = {
 if "Clock-v0" not in gymnasium.registry:  # a test may import this under another name too
     for _name, _class in REGISTERED.items():
         gymnasium.register(_name, _class, max_episode_steps=None if _name == "Endless-v0" else LIMIT)
-    for _class in (Forgetful, Batched, Silent):
+    for _class in (Forgetful, Batched, Masked, Silent):
         gymnasium.register(f"{_class.__name__}-v0", vector_entry_point=_class, max_episode_steps=LIMIT)
 
 

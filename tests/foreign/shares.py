@@ -17,6 +17,7 @@ WORLDS = {  # name -> module of tasks.simulators.worker, task, options: the same
     "SameStep": ("gymnasium_share", "Clock-v0", {**SYNC, "vector_kwargs": {"autoreset_mode": "SameStep"}}),
     "Disabled": ("gymnasium_share", "Clock-v0", {**SYNC, "vector_kwargs": {"autoreset_mode": "Disabled"}}),
     "lost": ("gymnasium_share", "Forgetful-v0", {}),
+    "masked": ("gymnasium_share", "Masked-v0", {}),
     "batched": ("gymnasium_share", "Batched-v0", {}),
 }
 DM_WORLDS = {

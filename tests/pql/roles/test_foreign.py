@@ -62,6 +62,7 @@ def test_every_row_in_replay_is_what_its_own_observation_says(foreign, tiny, plu
 
 
 def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script, tmp_path):
+    pytest.importorskip("gymnasium", reason="needs gymnasium: pip install .[gym]")
     run_dir = tmp_path / "run"
     settings = {
         "task": "DictClock-v0", "sim": "gymnasium", "plugins": f"[{FOREIGN / 'foreign_envs.py'}]", "device": "cpu",

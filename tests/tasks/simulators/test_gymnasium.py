@@ -26,7 +26,7 @@ from tasks.simulators.worker.serial import Actions
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs gymnasium: pip install .[gym]")
 PLUGIN = Path(__file__).resolve().parents[2] / "foreign" / "foreign_envs.py"
-WORLDS = ("single", "NextStep", "SameStep", "Disabled", "lost", "batched")  # of tests/foreign/shares.py
+WORLDS = ("single", "NextStep", "SameStep", "Disabled", "masked", "lost", "batched")  # of tests/foreign/shares.py
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def make(
     seed: int = 0,
     threads: int | None = None,
     contacts_per_env: int | None = None,
-    step_timeout: float = 8.0,
+    step_timeout: float = 5.0,
     plugins: Sequence[str] = (),
     **task_options: Any,
 ) -> VectorEnv:

@@ -90,14 +90,17 @@ class Process:
         Raises:
             TaskError: a mistake. RuntimeError: a failure, or the end of the process, naming its cause and output.
         """
-        began, last = time.monotonic(), beats()
+        waited, looked, last = 0.0, time.monotonic(), beats()
         while not self._arrival.poll(1000 * min(LOOK, seconds)):
+            # Only time in which this process was awake counts: after Ctrl-Z and fg nobody is to blame.
+            now = time.monotonic()
+            waited, looked = waited + min(now - looked, 2 * LOOK), now
             # A child of the process may hold its end of the link open, so that its death is no end of file.
             if self.popen.poll() is not None and not self._arrival.poll(0):
                 raise self._ended(crash)
             if beats() != last:
-                began, last = time.monotonic(), beats()
-            if time.monotonic() - began > seconds:
+                waited, last = 0.0, beats()
+            if waited > seconds:
                 self.popen.kill()
                 advice = f" ({slow})" if slow else ""
                 raise RuntimeError(f"the simulation gave no answer for {seconds:g} s{advice}; its output: {self.log}")

@@ -77,7 +77,7 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
     assert summary["utd"] == pytest.approx(summary["utd_requested"], rel=0.01)
     assert Path(summary["video"]).stat().st_size > 0  # of its rgb_array
     assert read_metrics(run_dir / "metrics.jsonl")[-1]["env_steps"] == 1600
-    assert config.read(run_dir / "config.yaml").sim.step_timeout == 8.0
+    assert config.read(run_dir / "config.yaml").sim.step_timeout == 5.0
 
 
 @pytest.mark.parametrize(

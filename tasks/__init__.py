@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from tasks.base import Spaces, Step, VectorEnv
 from tasks.errors import TaskError
-from tasks.registry import brought, device_type, get, make, register
+from tasks.plugins import import_plugins
+from tasks.registry import brings_tasks, brought, device_type, get, make, register
 from tasks.registry import names as list
 from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant

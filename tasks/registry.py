@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 
@@ -31,13 +31,19 @@ def brought() -> list[str]:
     return sorted({name for backend in BACKENDS.values() if backend.own_tasks for name in backend.own_tasks()})
 
 
+def brings_tasks(sim: str) -> bool:
+    """Whether `sim` is a simulator whose tasks are its own, so that it alone can say which there are."""
+    return sim in BACKENDS and BACKENDS[sim].own_tasks is not None
+
+
 def get(name: str) -> type[Task]:
     """The class registered as `name`; raises TaskError naming the nearest where there is none."""
     if name not in _TASKS:
         near = difflib.get_close_matches(name.lower(), [known.lower() for known in _TASKS], n=1, cutoff=0.5)
         hint = next((f"did you mean {known}? " for known in names() if [known.lower()] == near), "")
         raise TaskError(
-            f"no task is called {name!r}; {hint}known: {', '.join(names())}; IsaacGymEnvs' own need sim=isaacgym"
+            f"no task is called {name!r}; {hint}known: {', '.join(names())}; others' need sim=isaacgym, gymnasium "
+            "or dm_control"
         )
     return _TASKS[name]
 
@@ -50,22 +56,32 @@ def make(
     seed: int = 0,
     threads: int | None = None,
     contacts_per_env: int | None = None,
+    step_timeout: float = 5.0,
+    plugins: Sequence[str] = (),
     **task_options: Any,
 ) -> VectorEnv:
     """Make `num_envs` environments of task `name`, already reset.
 
     Args:
-        name: a registered task, see `tasks.list()`, or with "isaacgym" one of IsaacGymEnvs'.
+        name: a registered task, see `tasks.list()`; with "isaacgym" one of IsaacGymEnvs', with "gymnasium" an id
+            registered with Gymnasium, with "dm_control" "<domain>-<task>" of its suite or a factory "module:function".
         num_envs: how many are stepped together, at least 1.
-        sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), or "auto" for the best that runs here.
+        sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), "gymnasium" (CPU), "dm_control" (CPU), or "auto"
+            for the best of the first three that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
         seed: one seed gives the same trajectories at any number of threads.
-        threads: of the simulator's pool; None takes the cores this process may use. Torch's own threads are the
+        threads: of the simulator's pool (worker processes of "gymnasium" and "dm_control"); None takes the cores this
+            process may use. Torch's own threads are the
             caller's to set: a process that simulates on a CPU should call `torch.set_num_threads(1)`, for the two
             pools fight.
         contacts_per_env: contacts that mujoco_warp has memory for, per environment; None takes its default. The other
             simulators need none.
-        task_options: arguments of the task's class; for IsaacGymEnvs' `cfg`, overrides of the task's configuration.
+        step_timeout: seconds that one environment of "gymnasium" or "dm_control" has for a step or a reset; one that
+            takes longer counts as hung.
+        plugins: files or modules that worker processes import first, where environments are registered; those of this
+            process are the caller's to import.
+        task_options: arguments of the task's class, of `gymnasium.make`, of the suite's task or the factory; for
+            IsaacGymEnvs' `cfg`, overrides of the task's configuration.
 
     Raises:
         TaskError: for an unknown name or option, or something that is not there; its one line says what to do.
@@ -78,8 +94,8 @@ def make(
         raise TaskError(f"contacts_per_env must be at least 1 (or None for the default), not {contacts_per_env!r}")
     backend = _backend(name, sim, device)
     options = {"device": _device(backend, device), "seed": seed, "threads": threads}
-    if "contacts_per_env" in backend.options:
-        options["contacts_per_env"] = contacts_per_env
+    more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins}
+    options.update({key: more[key] for key in backend.options})
     if backend.own_tasks is not None:
         return backend.make(name, task_options, num_envs, **options)
     try:

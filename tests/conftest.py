@@ -24,11 +24,23 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU: make gpu-check runs it"))
 
 
-@pytest.fixture
-def standin():
-    """`isaacgym_standin/paths.py`: where the stand-ins for Isaac Gym lie."""
-    path = Path(__file__).resolve().parent / "isaacgym_standin" / "paths.py"
-    spec = importlib.util.spec_from_file_location("isaacgym_standin_paths", path)
+def _module(*parts):
+    """A file beside this one, as a module."""
+    path = Path(__file__).resolve().parent.joinpath(*parts)
+    spec = importlib.util.spec_from_file_location("_".join(parts).replace(".py", ""), path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def foreign():
+    """`foreign/shares.py`: other people's environments that know what is true, without worker processes."""
+    pytest.importorskip("gymnasium", reason="needs gymnasium: pip install .[gym]")
+    return _module("foreign", "shares.py")
+
+
+@pytest.fixture
+def standin():
+    """`isaacgym_standin/paths.py`: where the stand-ins for Isaac Gym lie."""
+    return _module("isaacgym_standin", "paths.py")

@@ -33,6 +33,7 @@ def validate(cfg: Config) -> None:
     for name in ("actor", "v_learner", "p_learner"):
         value = getattr(cfg.threads, name)
         require(value is None or value >= 1, f"threads.{name}", "at least 1")
+    require(cfg.sim.step_timeout > 0, "sim.step_timeout", "greater than 0")
     for name in ("threads", "contacts_per_env"):
         value = getattr(cfg.sim, name)
         require(value is None or value >= 1, f"sim.{name}", "at least 1")

@@ -190,10 +190,11 @@ def _task_override(given: dict[str, Any]) -> list[str]:
     name = str(given["task"])
     if name in choices("task"):
         return [f"task={name}"]
-    # What IsaacGymEnvs has, or why it is not there, is best said by the simulator itself.
-    if given.get("sim") != "isaacgym" and name not in {*tasks.list(), *tasks.brought()}:
+    # What tasks a simulator has of its own, or why it is not there, is best said by the simulator itself.
+    if not tasks.brings_tasks(str(given.get("sim", "auto"))) and name not in {*tasks.list(), *tasks.brought()}:
         known = sorted({*choices("task"), *tasks.list(), *tasks.brought()})
-        raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}")
+        others = "others' need sim=isaacgym, gymnasium or dm_control"
+        raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}; {others}")
     return ["task=custom", f"task.name={name}"]
 
 
@@ -285,6 +286,7 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
         a.critic_updates_per_step = a.utd * cfg.num_envs
     a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
     if cfg.run_dir is None:
-        cfg.run_dir = f"runs/{cfg.task.name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        name = cfg.task.name.replace("/", "-").replace(":", "-")
+        cfg.run_dir = f"runs/{name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -24,9 +24,10 @@ class TaskConfig:
 
 @dataclass
 class SimConfig:
-    name: str = key("auto", "auto, isaacgym, mujoco_warp, mujoco")
-    threads: Optional[int] = key(None, "threads that step the physics; null: a fair share of the cores")
+    name: str = key("auto", "auto, isaacgym, mujoco_warp, mujoco, gymnasium, dm_control")
+    threads: Optional[int] = key(None, "threads (or processes) that step the physics; null: a fair share of the cores")
     contacts_per_env: Optional[int] = key(None, "mujoco_warp: contacts to hold memory for, per environment; null: 24")
+    step_timeout: float = key(5.0, "gymnasium, dm_control: seconds that one environment has for a step or a reset")
 
 
 @dataclass

@@ -45,6 +45,23 @@ def _isaacgym(function: str) -> Callable[..., Any]:
     return lambda *args, **kwargs: getattr(importlib.import_module(module), function)(*args, **kwargs)
 
 
+def _needs(package: str, extra: str) -> Callable[..., str | None]:
+    def unavailable(device_type: str = "cpu") -> str | None:
+        found = importlib.util.find_spec(package)
+        return None if found else f"needs {package.replace('_', '-')}: pip install .[{extra}]"
+
+    return unavailable
+
+
+def _make_by_name(module: str) -> Callable[..., VectorEnv]:
+    return lambda *args, **kwargs: importlib.import_module(f"tasks.simulators.{module}").make_env(*args, **kwargs)
+
+
+def _asked_by_name() -> list[str]:
+    """Of simulators that are never chosen by themselves: their tasks are whatever anybody has registered."""
+    return []
+
+
 register_simulator(
     Backend("isaacgym", "cuda", _isaacgym("unavailable"), _isaacgym("make_env"), _isaacgym("names"), ("cpu",))
 )
@@ -52,3 +69,6 @@ register_simulator(
     Backend("mujoco_warp", "cuda", _mujoco_warp_unavailable, _make_mujoco_warp, None, ("cpu",), ("contacts_per_env",))
 )
 register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))
+for _name, _extra in (("gymnasium", "gym"), ("dm_control", "dmc")):
+    _made_by = _needs(_name, _extra), _make_by_name(_name), _asked_by_name
+    register_simulator(Backend(_name, "cpu", *_made_by, ("cuda",), ("step_timeout", "plugins")))

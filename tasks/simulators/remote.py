@@ -6,20 +6,13 @@ GPU), allocated once; per step only a few bytes go through a socket.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import math
 import os
 import pickle
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import traceback
-import weakref
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -30,17 +23,18 @@ from torch import Tensor
 
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
+from tasks.simulators.process import Process
+from tasks.simulators.worker.link import open_link
 
 START = 600.0  # seconds that a simulator has to be imported, which may compile, and to build its environments
 STEP = 120.0  # seconds that one vector step has
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # they ask a run to stop; its parent answers them
 
 # Runs before anything of ours, which would import torch.
 BEGIN = """
 import sys
 error = None
 try:
-    __import__(sys.argv[2])
+    __import__(sys.argv[3])
 except BaseException as caught:
     error = caught
 from tasks.simulators.remote import serve
@@ -65,30 +59,12 @@ class RemoteEnv(VectorEnv):
     """
 
     def __init__(self, factory: str, arguments: dict[str, Any], first: str, crash: str = ""):
-        self.folder = Path(tempfile.mkdtemp(prefix="simulation-"))
-        self.log = self.folder / "output.log"
-        ours, theirs = socket.socketpair()
-        # What stops a run must not stop the process before it can ignore that.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            with open(self.log, "wb") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", BEGIN, str(theirs.fileno()), first],
-                    pass_fds=(theirs.fileno(),),
-                    cwd=str(self.folder),
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path)},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        self._link = Connection(ours.detach())
-        self._end = weakref.finalize(self, _end, self._link, self._process, self.folder)  # at the latest at exit
+        self.device = torch.device("cpu")
+        self._child = Process(BEGIN, [first])
+        self.folder, self.log, self._process = self._child.folder, self._child.log, self._child.popen
         try:
             self._send((factory, arguments))
-            facts = self._answer(START, crash)
+            facts = self._child.answer(START, crash)
             for name, value in facts["attributes"].items():
                 setattr(self, name, value)
             self.device = torch.device(self.device)
@@ -100,7 +76,7 @@ class RemoteEnv(VectorEnv):
 
     def reset(self) -> Tensor:
         self._send("reset")
-        self._answer(STEP)
+        self._child.answer(STEP)
         return self._block.obs
 
     def step(self, action: Tensor) -> Step:
@@ -108,7 +84,7 @@ class RemoteEnv(VectorEnv):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
         self._block.action.copy_(action)
         self._send("step")
-        info = {name: torch.tensor(value, device=self.device) for name, value in self._answer(STEP).items()}
+        info = {name: torch.tensor(value, device=self.device) for name, value in self._child.answer(STEP).items()}
         b = self._block
         seen = b.obs, b.reward, b.terminated, b.truncated, b.next_obs, b.valid, info
         return Step(*seen, b.critic_obs, b.next_critic_obs) if self.critic_obs_dim else Step(*seen)
@@ -121,54 +97,12 @@ class RemoteEnv(VectorEnv):
         raise NotImplementedError("a simulation in a process of its own runs without rendering")
 
     def close(self) -> None:
-        self._end()
+        self._child.close()
 
     def _send(self, message: Any) -> None:
-        if self._link.closed:
-            raise RuntimeError("this environment is closed")
         if isinstance(message, str):
             _wait_for_device(self.device)  # the action is there, and nobody reads the last step's results any more
-        try:
-            self._link.send(message)
-        except OSError:
-            raise self._ended("") from None
-
-    def _answer(self, seconds: float, crash: str = "") -> Any:
-        if not self._link.poll(seconds):
-            raise RuntimeError(f"the simulation gave no answer for {seconds:.0f} s; its output: {self.log}")
-        try:
-            kind, value = self._link.recv()
-        except (EOFError, OSError):
-            raise self._ended(crash) from None
-        if kind == "mistake":
-            raise TaskError(value)
-        if kind == "failed":
-            message, trace = value
-            print(trace, file=sys.stderr, flush=True)
-            raise RuntimeError(f"the simulation raised {message}; its output: {self.log}")
-        return value
-
-    def _ended(self, crash: str) -> Exception:
-        try:
-            code = self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            return RuntimeError(f"the simulation broke off; its output: {self.log}")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if crash:
-            return TaskError(f"the simulation {how}: {crash}; its output: {self.log}")
-        return RuntimeError(f"the simulation {how}; its output: {self.log}")
-
-
-def _end(link: Connection, process: subprocess.Popen, folder: Path) -> None:
-    """End a process: it reads an end of file. After a failure its folder stays, for what it printed."""
-    link.close()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.returncode == 0:
-        shutil.rmtree(str(folder), ignore_errors=True)
+        self._child.send(message)
 
 
 class Block:
@@ -220,12 +154,8 @@ def _wait_for_device(device: torch.device) -> None:
 
 def serve(socket_number: int, import_error: BaseException | None) -> None:
     """The process's side: make the environment, then answer "reset" and "step" until the other side is gone."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    _die_with_parent()
+    link = open_link(socket_number)
     torch.set_num_threads(1)
-    link = Connection(socket_number)
     folder = Path.cwd()
     try:
         _serve(link, folder, import_error)
@@ -267,9 +197,3 @@ def _serve(link: Connection, folder: Path, import_error: BaseException | None) -
             info = {name: value.item() for name, value in step.info.items() if value.numel() == 1}
         _wait_for_device(env.device)
         link.send(("done", info))
-
-
-def _die_with_parent() -> None:
-    """Where the kernel can, be killed when the parent dies even in the middle of a step."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,0 +1,33 @@
+"""Plugins: files or modules of a user's that register tasks, algorithms or environments when they are imported."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Iterable
+
+from .errors import Mistake
+
+
+def import_plugins(plugins: Iterable[str]) -> None:
+    """Import each Python file (`*.py`) or module, once in a process. Raises Mistake where one isn't there."""
+    for plugin in plugins:
+        path = Path(plugin).resolve()
+        name = f"plugin:{path}" if path.suffix == ".py" else plugin
+        if name in sys.modules:
+            continue
+        try:
+            if path.suffix == ".py":
+                spec = importlib.util.spec_from_file_location(name, path)
+                module = sys.modules[name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+            else:
+                importlib.import_module(plugin)
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            sys.modules.pop(name, None)  # or a second load would pass over it
+            raise Mistake(f"plugin '{plugin}' cannot be imported: {error}") from error
+        except BaseException:
+            sys.modules.pop(name, None)
+            raise

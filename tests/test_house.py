@@ -29,11 +29,12 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name in known}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: a relative import"
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.relative_to(ROOT).parts[: -node.level] if node.level else ()  # of a relative import
+            module = ".".join([*folder, *([node.module] if node.module else [])])
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                found |= {whole} if whole in known else {node.module} & known.keys()
+                whole = f"{module}.{alias.name}"
+                found |= {whole} if whole in known else {module} & known.keys()
     return found - {name}
 
 

@@ -15,27 +15,30 @@ from pql.roles.normalizer import Normalizer, ReturnScale
 
 
 class EpisodeStatistics:
-    """Return and length of the last `window` finished episodes; empty at first, not full of zeros."""
+    """Mean return and length of the newest finished episodes, at least `window` of them once there are so many.
+
+    Episodes that end in one vector step count alike, however many they are: those of a step are added up into one
+    entry, and the newest entries count until they hold `window` episodes. To keep the last `window` environments
+    instead would favour the noisiest, where noise differs between them.
+    """
 
     def __init__(self, num_envs: int, device: torch.device | str, window: int = 100):
         self.window = window
         self.running_return = torch.zeros(num_envs, device=device)
         self.running_length = torch.zeros(num_envs, device=device)
-        self.finished = torch.zeros((), dtype=torch.int64, device=device)
-        # one slot more than the window: where an unfinished episode's value goes, so that no branch is needed
-        self.returns = torch.zeros(window + 1, device=device)
-        self.lengths = torch.zeros(window + 1, device=device)
+        # steps in which episodes ended: sum of returns, sum of lengths, episodes. One slot more than the window: where
+        # a step without an end goes, so that no branch is needed
+        self.entries = torch.zeros(window + 1, 3, dtype=torch.float64, device=device)
+        self.filled = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, reward: Tensor, done: Tensor) -> None:
         self.running_return += reward
         self.running_length += 1
-        rank, ended = done.cumsum(0), done.sum()
-        # where more episodes end in one step than the window holds, its last ones count: each slot is written once
-        kept = done & (rank > ended - self.window)
-        slot = torch.where(kept, (self.finished + rank - 1) % self.window, self.window)
-        self.returns[slot] = self.running_return
-        self.lengths[slot] = self.running_length
-        self.finished += ended
+        both = torch.stack((self.running_return, self.running_length, torch.ones_like(reward))).double()
+        entry = torch.where(done, both, 0.0).sum(1)
+        any_ended = entry[2] > 0
+        self.entries[torch.where(any_ended, self.filled % self.window, self.window)] = entry
+        self.filled += any_ended
         self.running_return.masked_fill_(done, 0.0)
         self.running_length.masked_fill_(done, 0.0)
 
@@ -45,14 +48,15 @@ class EpisodeStatistics:
         self.running_length.zero_()
 
     def means(self) -> Tensor:
-        """(3,) float64: mean return, mean length, episodes in the window; NaN means while it is empty."""
-        count = self.finished.clamp(max=self.window)
-        filled = torch.arange(self.window, device=self.returns.device) < count
-        total = torch.stack([(self.returns[:-1] * filled).sum(), (self.lengths[:-1] * filled).sum()]).double()
-        return torch.cat([total / count, count.double().unsqueeze(0)])
+        """(3,) float64: mean return, mean length, episodes that count; NaN means while there are none."""
+        age = torch.arange(self.window, device=self.entries.device)
+        newest = self.entries[(self.filled - 1 - age) % self.window] * (age < self.filled).unsqueeze(1)
+        newer = newest[:, 2].cumsum(0) - newest[:, 2]
+        total = (newest * (newer < self.window).unsqueeze(1)).sum(0)
+        return torch.cat([total[:2] / total[2], total[2:]])
 
     def state_dict(self) -> dict[str, Tensor]:
-        names = ("running_return", "running_length", "finished", "returns", "lengths")
+        names = ("running_return", "running_length", "entries", "filled")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

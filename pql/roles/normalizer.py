@@ -47,8 +47,10 @@ class Normalizer:
         count = self.state[:1].clamp_min(1.0)
         self.mean.copy_(self.state[1 : 1 + self.dim])
         variance = self.state[1 + self.dim :] / count
-        # before any observation, and for a constant one, the scale is 1
-        variance = torch.where(variance > 1e-8, variance, torch.ones_like(variance))
+        # Before any observation, and for a constant one, the scale is 1. Constant is what varies by no more than
+        # float32's rounding of its mean: a rule that knows no units.
+        varies = variance > 1e-12 * self.state[1 : 1 + self.dim].square()
+        variance = torch.where(varies, variance, torch.ones_like(variance))
         self.inv_std.copy_(variance.rsqrt())
 
     def __call__(self, obs: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 
 import pytest
 import torch
@@ -30,26 +29,39 @@ def test_partially_filled_window_says_so():
 
 
 @pytest.mark.parametrize("num_envs, window", [(1, 5), (7, 20), (30, 8)])
-def test_window_holds_the_last_finished_episodes_as_a_slow_loop_counts_them(num_envs, window):
+def test_newest_steps_count_whole_until_they_hold_the_window_as_a_slow_loop_counts_them(num_envs, window):
     """With 30 environments and a window of 8 more episodes may end in one step than the window holds."""
     rng = random.Random(num_envs)
     statistics = EpisodeStatistics(num_envs, "cpu", window)
-    finished = deque(maxlen=window)
+    steps = []  # of each step in which episodes ended, those
     running = [[0.0, 0] for _ in range(num_envs)]
     for _ in range(300):
         reward = [rng.randint(-4, 4) / 2 for _ in range(num_envs)]  # sums of halves are exact
         done = [rng.random() < 0.15 for _ in range(num_envs)]
         statistics.add(torch.tensor(reward), torch.tensor(done))
+        ended = []
         for e in range(num_envs):
             running[e] = [running[e][0] + reward[e], running[e][1] + 1]
             if done[e]:
-                finished.append(running[e])
+                ended.append(running[e])
                 running[e] = [0.0, 0]
+        steps += [ended] if ended else []
+        newest = []
+        for ended in reversed(steps):
+            if len(newest) < window:
+                newest += ended
         mean_return, mean_length, count = statistics.means().tolist()
-        assert count == len(finished)
-        if finished:
-            assert mean_return == pytest.approx(sum(r for r, _ in finished) / len(finished), abs=1e-6)
-            assert mean_length == pytest.approx(sum(n for _, n in finished) / len(finished))
+        assert count == len(newest)
+        if newest:
+            assert mean_return == pytest.approx(sum(r for r, _ in newest) / len(newest), abs=1e-6)
+            assert mean_length == pytest.approx(sum(n for _, n in newest) / len(newest))
+
+
+def test_all_episodes_that_end_together_count_alike():
+    """512 environments whose returns are 0 to 511, all ended by one time limit: 255.5, not that of the last 100."""
+    statistics = EpisodeStatistics(512, "cpu")
+    statistics.add(torch.arange(512.0), torch.ones(512, dtype=torch.bool))
+    assert statistics.means().tolist() == [255.5, 1.0, 512.0]
 
 
 @pytest.fixture

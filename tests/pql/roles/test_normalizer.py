@@ -91,3 +91,20 @@ def test_return_scale_of_nothing_is_one():
     mailbox.publish(torch.zeros(ReturnScale.SIZE, dtype=torch.float64))
     reads.receive(mailbox)
     assert reads.factor.item() == 1.0
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-5, 1.0, 1e5, 1e12])
+def test_units_of_an_observation_do_not_matter(unit):
+    obs = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 2.0
+    one, other = Normalizer(3), Normalizer(3)
+    one.update(obs)
+    other.update(unit * obs)
+    torch.testing.assert_close(other((unit * obs).float()), one(obs.float()), rtol=1e-3, atol=1e-3)
+
+
+def test_a_constant_observation_is_only_shifted_whatever_its_size():
+    for constant in (0.0, 0.1, 1e6, -3e-7):
+        normalizer = Normalizer(1)
+        for _ in range(100):
+            normalizer.update(torch.full((64, 1), constant))
+        assert normalizer.inv_std.item() == 1.0 and abs(normalizer(torch.full((1, 1), constant)).item()) < 1e-6

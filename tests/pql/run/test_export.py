@@ -68,7 +68,7 @@ def test_raw_observations_go_in_and_the_training_policys_actions_come_out(run_di
 
     source = np.random.default_rng(0)
     raw = (mean + source.normal(size=(500, obs_dim)) * np.sqrt(variance + 1e-8) * 3).astype(np.float32)
-    scale = np.where(variance > 1e-8, 1 / np.sqrt(np.maximum(variance, 1e-30)), 1.0)
+    scale = np.where(variance > 1e-12 * mean**2, 1 / np.sqrt(np.maximum(variance, 1e-30)), 1.0)
     normalised = np.clip((raw - mean) * scale, -10, 10).astype(np.float32)
     with torch.no_grad():
         expected = policy(torch.from_numpy(normalised)).numpy()

@@ -77,7 +77,7 @@ def curves(result: Result) -> Figure | None:
             if steps is None:
                 continue
             axis.plot(steps, returns.mean(axis=0), color=colour, lw=0.8, alpha=0.8, label=_ratio(utd))
-            reached = np.isfinite(crossings.steps_[0, best])
+            reached = np.isfinite(crossings.steps_[0, best]) & (crossings.steps_[0, best] > 0)
             axis.plot(crossings.steps_[0, best][reached], result.thresholds[reached], "o", color=colour, ms=3)
         longest = cells.loc[cells["task"] == task, "horizon"].max()
         axis.set(xscale="log", xlim=(longest / 300, longest * 1.05), title=task, xlabel="environment steps")
@@ -138,18 +138,17 @@ def data_law(result: Result) -> Figure | None:
         for task in law.tasks_:
             here = (cells["task"] == task).to_numpy()
             factor = np.exp(np.nanmean(law.log_scale_[0, :, level]) - law.log_scale_[0, law.tasks_.index(task), level])
-            values = np.exp(result.points.values[0, here, level]) * factor
+            values = np.exp(result.points.values[0, here, level]) * factor  # 0: reached before the first evaluation
             if sized:
                 values = values * _size_factor(law, cells[here], level)
             axis.plot(cells.loc[here, "utd"], values, markers[task], color=colour, ms=3.5, mec="white", mew=0.3)
-            lost = ~np.isfinite(values)
-            if lost.any():
-                axis.plot(cells.loc[here, "utd"][lost], cells.loc[here, "horizon"][lost] * factor, "^", mfc="none",
+            for lost, bound, mark in ((np.isinf(values), "horizon", "^"), (values == 0, "first", "v")):
+                axis.plot(cells.loc[here, "utd"][lost], cells.loc[here, bound][lost] * factor, mark, mfc="none",
                           color=colour, ms=6)  # fmt: skip
     axis.set_yscale("log")
     axis.set_ylabel("D: steps until J, typical task")
     _sigma_axis(axis, result.utds)
-    axis.legend(fontsize=7, title="open triangle: not reached by then", title_fontsize=6)
+    axis.legend(fontsize=7, title="open triangle: not reached by then (up), before then (down)", title_fontsize=6)
     axis = axes[1]
     residuals = getattr(law, "residuals_", None)
     if residuals is not None:

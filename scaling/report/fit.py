@@ -47,7 +47,7 @@ class Options:
     table: str | None = option(None, "only write the curves as one long table to this file (.csv, .csv.gz, .parquet)")
     plugins: list = option([], "Python files that register more readers", words)
     crossings: str | None = option(None, "instead of curves: a table task, utd, threshold, env_steps, "
-                                         "optional model_size, batch_size, censored")  # fmt: skip
+                                         "optional model_size, batch_size, censored, left_censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
     where: str | None = option(None, "keep rows that satisfy this, such as \"task == 'Ant' and utd <= 4\"")
     hparams_from: list | None = option(None, "set(s) that B* and eta* are fitted on; all by default", words)
@@ -187,16 +187,28 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         notes.append(f"thresholds: {RULE.format(count=len(thresholds))}")
     crossings = Crossings(CELL, options.samples, options.seed).fit(for_data, thresholds)
     notes += crossings.notes_
-    reached = np.isfinite(crossings.steps_[0]).any(axis=0)
+    crossed = np.isfinite(crossings.steps_[0])
+    early = crossed & (crossings.steps_[0] == 0)
+    reached, seen = crossed.any(axis=0), (crossed & ~early).any(axis=0)
     if not reached.any():
         best = max(returns.mean(axis=0).max() for _, returns in crossings.curves_)
         raise InputError(
             f"no run reaches any threshold ({thresholds.min():.4g} to {thresholds.max():.4g}): the highest mean return"
             f" is {best:.4g}; give thresholds= below it, or leave them out"
         )
-    if not reached.all():
-        notes.append("reached by no run, left out: J = " + ", ".join(f"{j:.4g}" for j in thresholds[~reached]))
-        crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(reached))
+    if not seen.any():
+        raise InputError(
+            f"every run that reaches a threshold ({thresholds.min():.4g} to {thresholds.max():.4g}) is above it at its"
+            " first evaluation, so nothing says when it got there: evaluate earlier, or give higher thresholds="
+        )
+    for kept, what in ((reached, "reached by no run"), (seen | ~reached, "reached only before a first evaluation")):
+        if not kept.all():
+            notes.append(f"{what}, left out: J = " + ", ".join(f"{j:.4g}" for j in thresholds[~kept]))
+    if early[:, seen].any():
+        notes.append(f"{int(early[:, seen].sum())} of {int(crossed[:, seen].sum())} crossings lie before their run's"
+                     " first evaluation and count as that, not as a number: evaluate earlier")  # fmt: skip
+    if not seen.all():
+        crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
     points = data_points(crossings, rng)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
                     notes=notes + points.notes)  # fmt: skip
@@ -208,13 +220,15 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         result.hparams_crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.array([at]))
     else:
         result.hparams_crossings = Crossings(CELL, options.samples, options.seed + 1).fit(for_hparams, [level])
-    if np.isfinite(result.hparams_crossings.steps_[0]).any():
+    found = result.hparams_crossings.steps_[0]
+    if (np.isfinite(found) & (found > 0)).any():
         result.surface = fit_hyperparameters(result.hparams_crossings, 0, rng)
         for name in ("batch_size", "learning_rate"):
             if name not in result.surface.swept_:
                 result.notes.append(f"{name} takes fewer than three values at each (task, sigma): no best value fitted")
     else:
-        result.notes.append(f"no run reaches J = {level:.4g}: no best hyperparameters; lower hparams_threshold")
+        result.notes.append(f"no run is seen to cross J = {level:.4g}: no best hyperparameters; give"
+                            " another hparams_threshold")  # fmt: skip
     return result
 
 
@@ -227,6 +241,7 @@ def _from_crossings(options: Options) -> Result:
     table = table.assign(
         task=table.get("task", "all"), threshold=table.get("threshold", 0.0),
         censored=table["censored"].astype(bool) if "censored" in table else False,
+        left_censored=table["left_censored"].astype(bool) if "left_censored" in table else False,
         model_size=table.get("model_size", np.nan),
     )  # fmt: skip
     # The rules of a curves table hold here as well: numbers, positive ratios, no negative steps.
@@ -239,14 +254,16 @@ def _from_crossings(options: Options) -> Result:
         row = table.index[table.duplicated([*key, "threshold"])][0]
         raise InputError(f"{options.crossings}: row {row} repeats a (task, utd, model_size, threshold); keep one")
     thresholds = np.sort(table["threshold"].unique().astype(float))
-    cells = table.groupby(key, dropna=False)["env_steps"].max().reset_index().rename(columns={"env_steps": "horizon"})
+    cells = table.groupby(key, dropna=False)["env_steps"].agg(horizon="max", first="min").reset_index()
     cells["cells"] = 1
     if "batch_size" in table:
         cells["batch_size"] = table.groupby(key, dropna=False)["batch_size"].first().to_numpy()
     at = table.merge(cells.assign(at=cells.index), on=key, how="left")["at"].to_numpy()
     values = np.full((1, len(cells), len(thresholds)), np.nan)
     steps = np.log(table["env_steps"].to_numpy(dtype=float))
-    values[0, at, np.searchsorted(thresholds, table["threshold"])] = np.where(table["censored"], np.inf, steps)
+    values[0, at, np.searchsorted(thresholds, table["threshold"])] = np.where(
+        table["censored"], np.inf, np.where(table["left_censored"], -np.inf, steps)
+    )
     notes = ["fitted from a table of crossings: no seeds, so no intervals, no hyperparameters, no held-out errors"]
     if np.isnan(values).any():
         values = np.where(np.isnan(values), np.inf, values)

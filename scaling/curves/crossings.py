@@ -191,6 +191,15 @@ class Crossings:
         out.table_ = out._tidy()
         return out
 
+    def highest(self) -> dict[str, float]:
+        """{task: the best mean return seen}: the level that its best cell ends at, by isotonic regression."""
+        best: dict[str, float] = {}
+        for task, (_, returns) in zip(self.cells_["task"], self.curves_):
+            mean = returns.mean(axis=0)[::-1]
+            level = float((np.cumsum(mean) / np.arange(1, len(mean) + 1)).max())
+            best[task] = max(level, best.get(task, -np.inf))
+        return best
+
     def _tidy(self) -> pd.DataFrame:
         cells, levels = self.steps_.shape[1:]
         table = self.cells_.loc[np.repeat(np.arange(cells), levels)].reset_index(drop=True)

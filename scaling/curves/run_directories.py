@@ -121,8 +121,10 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         model_size=summary.get("critic_parameters", np.nan), run=folder.name,
     )  # fmt: skip
     overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
+    warmup, envs = pick(config, "algo.warmup_steps"), pick(config, "num_envs")
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
-             "model_size": summary.get("critic_parameters"), "overlapped": overlapped}  # fmt: skip
+             "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
+             "model_size": summary.get("critic_parameters")}  # fmt: skip
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
 
 
@@ -179,6 +181,8 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
     ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
     out = {"runs": len(tables), "overlapped": bool(counted["overlapped"].mean() > 0.5)}
     out["settings"] = shared_settings(root)
+    if counted["warmup"].notna().any():  # transitions before the first update
+        out["warmup"] = float(counted["warmup"].max())
     if ratio.notna().any():
         out["flops_per_sample"] = float(ratio.median())
     if counted["model_size"].notna().any():

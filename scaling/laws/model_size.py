@@ -73,7 +73,8 @@ class ModelSizeLaw:
                 for k in range(log_steps.shape[2])]  # fmt: skip
         theta, scale, sd, excess = zip(*fits)
         self._theta = np.stack(theta, axis=1)  # (R, K, 4)
-        self.log_scale_ = np.stack(scale, axis=2)
+        seen = np.stack([np.isfinite(log_steps[0, self._task == t]).any(axis=0) for t in range(len(self.tasks_))])
+        self.log_scale_ = np.where(seen[None], np.stack(scale, axis=2), np.nan)  # no crossing seen, no scale
         self.residual_sd_, self.excess_variance_ = np.array(sd), np.array(excess)
         self._coefficients()
         return self
@@ -140,7 +141,7 @@ class ModelSizeLaw:
         total = 1 + raw.sum(axis=2)
         self.alpha_, self.beta_exponent_ = np.exp(self._theta[:, :, 0]), np.exp(self._theta[:, :, 1])
         self.shares_ = np.stack([1 / total, raw[:, :, 0] / total, raw[:, :, 1] / total], axis=2)
-        typical = np.exp(self.log_scale_.mean(axis=1))
+        typical = np.exp(np.nanmean(self.log_scale_, axis=1))
         self.d_min_ = typical * self.shares_[:, :, 0]
         self.a_ = (typical * self.shares_[:, :, 1]) ** (1 / self.alpha_) * self.sigma_ref_
         self.b_ = (typical * self.shares_[:, :, 2]) ** (1 / self.beta_exponent_) * self.size_ref_
@@ -176,7 +177,7 @@ class ModelSizeLaw:
         v = np.zeros_like(u) if model_size is None else np.full_like(u, np.log(model_size / self.size_ref_))
         shape = _terms(self._theta[:, level], u, v)[0]
         scales = self.log_scale_[:, :, level]
-        scale = scales.mean(axis=1) if task is None else scales[:, self.tasks_.index(task)]
+        scale = np.nanmean(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
         return np.exp(shape + scale[:, None])
 
     def predict(self, table: pd.DataFrame) -> np.ndarray:

@@ -86,6 +86,7 @@ class Result:
     held_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     published: dict[str, Any] = field(default_factory=dict)
     max_return: dict[str, float] = field(default_factory=dict)
+    highest: dict[str, float] = field(default_factory=dict)  # per task the best mean return seen, scaled
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -186,6 +187,7 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         thresholds = choose_thresholds(for_data, CELL)
         notes.append(f"thresholds: {RULE.format(count=len(thresholds))}")
     crossings = Crossings(CELL, options.samples, options.seed).fit(for_data, thresholds)
+    highest = crossings.highest()
     notes += crossings.notes_
     crossed = np.isfinite(crossings.steps_[0])
     early = crossed & (crossings.steps_[0] == 0)
@@ -211,7 +213,7 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
     points = data_points(crossings, rng)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
-                    notes=notes + points.notes)  # fmt: skip
+                    highest=highest, notes=notes + points.notes)  # fmt: skip
     level = options.hparams_threshold
     level = float(crossings.thresholds_[-1]) if level is None else sign * level
     same = options.hparams_from == options.data_from and np.isclose(crossings.thresholds_, level).any()
@@ -268,7 +270,8 @@ def _from_crossings(options: Options) -> Result:
     if np.isnan(values).any():
         values = np.where(np.isnan(values), np.inf, values)
         notes.append("a (task, utd, threshold) without a row counts as censored at that cell's largest env_steps")
-    return Result(options, None, thresholds, DataPoints(cells, values, thresholds), notes=notes)
+    highest = {t: float(rows["threshold"].max()) for t, rows in table[~table["censored"]].groupby("task")}
+    return Result(options, None, thresholds, DataPoints(cells, values, thresholds), highest=highest, notes=notes)
 
 
 def _costs(result: Result) -> None:

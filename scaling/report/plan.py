@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling.cli import option
+from scaling.cli import boolean, option
 from scaling.errors import InputError
 from scaling.laws.frontier import minimise, search_range
 from scaling.laws.model_size import ModelSizeLaw
-from scaling.laws.uncertainty import interval
+from scaling.laws.uncertainty import interval, undetermined
 from scaling.report.laws_json import SavedLaws
 from scaling.sweep.plan_file import to_override
 
@@ -38,6 +38,7 @@ class Options:
     max_env_steps: float | None = option(None, "only ratios that need at most this many steps", float)
     max_compute: float | None = option(None, "only ratios whose updates cost at most this much of the currency", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default the laws' own", float)
+    extrapolate: bool = option(False, "plan for a target above anything seen too", boolean)
     seeds: int = option(4, "seeds per proposed run", int)
 
 
@@ -58,6 +59,11 @@ class Plan:
     model_size: float | None
     warnings: list[str] = field(default_factory=list)
     next_runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def undetermined(self) -> bool:
+        """Whether the laws do not tell D: then there is nothing to run for this target."""
+        return undetermined(self.env_steps)
 
 
 def parse_budget(text: str) -> tuple[float, str]:
@@ -80,6 +86,7 @@ class Planner:
         self.laws, self.task, self.currency, self.utd = laws, task, currency, utd
         self.cost = replace(laws.cost, currency=currency, delta=laws.cost.delta if delta is None else delta)
         grid = search_range(np.array([*laws.json["range"]["utd"], *([utd] if utd else [])]), 2.0)
+        self.warmup = laws.json.get("warmup") or 0.0
         if utd:  # moved, equally spaced as it is, onto the ratio asked for
             grid += np.log(utd) - grid[np.argmin(np.abs(grid - np.log(utd)))]
         self.grid = np.exp(grid)
@@ -112,11 +119,13 @@ class Planner:
     def best(self, target: float, options: Options) -> dict[str, Any]:
         """The cheapest allowed point; raises InputError where the limits leave none."""
         best: dict[str, Any] = {}
-        least = [np.inf, np.inf]
+        least, short = [np.inf, np.inf], 0.0
         for size in self.sizes:
             steps, compute, budget = self.curves(target, size)
             least = [min(least[0], steps[0].min()), min(least[1], compute[0].min())]
             keep = self.allowed(steps, compute, options)
+            short = max([short, *steps[0, keep]])
+            keep &= steps[0] > self.warmup
             if not keep.any():
                 continue
             at = int(np.flatnonzero(keep)[np.argmin(budget[0, keep])])
@@ -124,6 +133,11 @@ class Planner:
                 free, _, bound = minimise(np.where(keep[None], budget, np.inf), np.log(self.grid))
                 best = {"at": at, "size": size, "steps": steps[:, at], "compute": compute[:, at],
                         "budget": budget[:, at], "free": np.exp(free), "bound": bool(bound[0])}  # fmt: skip
+        if not best and short:
+            raise InputError(
+                f"these laws ask for {short:.3g} steps, fewer than the {self.warmup:.3g} before a run's first update:"
+                " they do not hold there; give a higher target, or fit runs whose evaluations start below it"
+            )
         if not best:
             raise InputError(
                 f"no ratio keeps the limits: the fewest steps are {least[0]:.3g}, the least compute {least[1]:.3g}"
@@ -160,11 +174,19 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     if options.utd is not None and not 0 < options.utd < np.inf:
         raise InputError(f"utd={options.utd}: must be positive: updates per transition")
     planner, scale = Planner(laws, task, currency, options.delta, options.utd), scale_of(laws, task)
-    low, high = laws.json["range"]["threshold"]
+    fitted = laws.law.thresholds_[laws.levels(task)]
+    low, high, most = float(fitted[0]), float(fitted[-1]), laws.most(task)
     warnings = []
     if options.target is not None:
         target = options.target / scale
+        if target > most + 1e-9 * abs(most) and not options.extrapolate:
+            raise InputError(
+                f"target={options.target:g} is beyond {most * scale:.4g}, the best mean return seen"
+                f"{'' if task is None else f' of {task}'} (or its known ceiling): nothing says that it can be reached;"
+                " give another target, or extrapolate=true"
+            )
     else:
+        high = max(low, min(high, most))
         target, reached = _affordable(planner, options, amount, kind, low, high)
         if reached:
             warnings.append(f"the budget buys more than J = {high * scale:.4g}, the highest return fitted; the plan "
@@ -192,6 +214,11 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         elif not block["determined"]:
             taken = "the best within its grid" if laws.arrays["from_surface"] else "what the runs used"
             warnings.append(f"{name}: the sweep shows no clear interior optimum; {taken} is taken")
+    if plan.undetermined:
+        warnings.append("D is undetermined: its interval spans more than a factor of ten, so there is no command; more"
+                        " seeds and ratios narrow it")  # fmt: skip
+    if target > most:
+        warnings.append(f"target {plan.target:.4g} is above anything seen ({most * scale:.4g}): it may be out of reach")
     if laws.json["data"][-1]["undetermined"]:
         names = ", ".join(laws.json["data"][-1]["undetermined"])
         warnings.append(f"the data law's {names} are undetermined: far from the runs it is a guess")
@@ -282,6 +309,8 @@ def command(plan: Plan, settings: dict[str, Any] | None = None) -> str:
 
 
 def with_interval(samples: np.ndarray, form: str = ".3g") -> str:
-    """`1.2e+06  [1.0e+06, 1.5e+06]`."""
+    """`1.2e+06  [1.0e+06, 1.5e+06]`, or the word undetermined."""
     low, high = interval(samples)
+    if undetermined(samples):
+        return "undetermined"
     return f"{samples[0]:{form}}" + ("" if low is None else f"  [{low:{form}}, {high:{form}}]")

@@ -15,6 +15,8 @@ import copy
 import numpy as np
 import pandas as pd
 
+from scaling.curves.table import unit_of
+
 SHORT_RUN = 0.95  # a seed that ends before this share of its cell's median length is left out, and said so
 MAX_POINTS = 500  # of a curve; denser logs are averaged in pairs, triples, ...: far below the width of a crossing
 WINDOW = 64  # logged points on either side that decide where between two logged steps a long curve crosses
@@ -94,9 +96,11 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     The grid follows the density of the logs and ends where the shortest kept seed ends.
     """
     has_reset = "reset" in cell
-    columns = ["seed", "env_steps", "episode_return"] + (["reset"] if has_reset else [])
-    data = cell[columns].sort_values(["seed", "env_steps"], kind="stable")
-    seed_ids, starts = np.unique(data["seed"].to_numpy(), return_index=True)
+    unit = unit_of(cell)
+    word = "run" if unit == "unit" else unit
+    columns = [unit, "env_steps", "episode_return"] + (["reset"] if has_reset else [])
+    data = cell[columns].sort_values([unit, "env_steps"], kind="stable")
+    seed_ids, starts = np.unique(data[unit].to_numpy(), return_index=True)
     all_steps = data["env_steps"].to_numpy(dtype=float)
     all_returns = data["episode_return"].to_numpy(dtype=float)
     ends = np.append(starts[1:], len(data))
@@ -108,7 +112,7 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     typical = np.sort(lengths)[(len(lengths) - 1) // 2]
     kept = [run for run, length in zip(runs, lengths) if length >= SHORT_RUN * typical]
     notes = [
-        f"seed {seed} ends at {length:.3g} of {typical:.3g} steps: left out"
+        f"{word} {seed} ends at {length:.3g} of {typical:.3g} steps: left out"
         for seed, length in zip(seed_ids, lengths)
         if length < SHORT_RUN * typical
     ]

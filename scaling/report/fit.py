@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Options:
                                          "optional model_size, batch_size, censored, left_censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
     where: str | None = option(None, "keep rows that satisfy this, such as \"task == 'Ant' and utd <= 4\"")
+    set: list | None = option(None, "key(s) of the runs, such as num_envs, whose values become the column set: runs "
+                                    "that differ in them are told apart", words)  # fmt: skip
     hparams_from: list | None = option(None, "set(s) that B* and eta* are fitted on; all by default", words)
     data_from: list | None = option(None, "set(s) that the data law is fitted on; all by default", words)
     scales: str | None = option(None, "CSV (task, max_return, optional set): returns become 1000 * return / "
@@ -171,7 +174,13 @@ def fit(options: Options) -> Result:
 
 
 def _from_curves(options: Options, rng: np.random.Generator) -> Result:
-    curves = read_curves(options.curves, options.where, options.meta, options.resumed)
+    curves = read_curves(options.curves, options.where, options.meta, options.resumed, options.set)
+    if options.set and options.data_from is None and curves.table["set"].nunique() > 1:
+        known = sorted(curves.table["set"].unique())
+        raise InputError(f"set={','.join(options.set)} tells {len(known)} kinds of runs apart ({', '.join(known)}):"
+                         f" choose one with data_from={known[0]}, and hparams_from= where it is another")  # fmt: skip
+    if options.set and options.hparams_from is None:
+        options = dataclasses.replace(options, hparams_from=options.data_from)
     curves, max_return = normalise(curves, options.scales, options.direction == "lower")
     table, notes = curves.table, list(curves.notes)
     if options.hparams_from is None and options.data_from is None and table["set"].nunique() > 1:

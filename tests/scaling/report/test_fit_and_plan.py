@@ -149,7 +149,7 @@ def error_of(capsys, *words: str) -> str:
         (lambda t: t.assign(episode_return=t["episode_return"].mask(t.index == 7)), "1 rows have no episode_return"),
         (lambda t: t.assign(env_steps=t["env_steps"].mask(t.index == 7, -5)), "negative in row 7"),
         (lambda t: t.assign(utd=0.0), "utd must be positive"),
-        (lambda t: pd.concat([t, t.head(3).assign(episode_return=1.0)], ignore_index=True), "repeats"),
+        (lambda t: pd.concat([t, t.head(3).assign(episode_return=1.0)], ignore_index=True), "env_steps go back in row"),
         (lambda t: t.assign(utd=t["utd"].astype(object).mask(t.index == 3, "x")), "'x' in row 3"),
         (lambda t: t.assign(task=np.where(t["seed"] == 0, "X", "Y")), "no scales"),
         (lambda t: t.head(0), "no rows"),
@@ -253,6 +253,24 @@ def test_a_sweep_folder_gives_laws_costs_in_seconds_and_survives_a_corrupt_run(t
     # delta: the FLOPs of an update at the middle batch, by how many updates fit into one transition's time
     batch = float(result.batch_samples(np.array([np.sqrt(1 / 512 / 64)]))[0, 0])
     assert cost.delta == pytest.approx(2e-5 / (1e-3 + 2e-6 * batch) * 1e6 * batch, rel=0.01)
+
+
+def test_a_plan_is_never_shorter_than_the_warm_up_of_the_runs(tmp_path):
+    from scaling.errors import InputError
+    from scaling.report.plan import Options, make_plan
+
+    rng, root = np.random.default_rng(0), tmp_path / "sweep"
+    for utd in (1 / 512, 1 / 256, 1 / 128, 1 / 64):
+        for seed in range(2):
+            write_run(root / f"{1 / utd:.0f}-{seed}", utd, 256, seed, rng)
+            path = root / f"{1 / utd:.0f}-{seed}" / "config.yaml"
+            path.write_text(path.read_text().replace("{utd", "{warmup_steps: 32, utd"))
+    out = tmp_path / "laws"
+    assert script("fit", f"curves={root}", f"out={out}", "samples=40", "thresholds=250,350,400", "report=false") == 0
+    assert json.loads((out / "laws.json").read_text())["warmup"] == 32 * 256
+    with pytest.raises(InputError, match=r"fewer than the 8.19e\+03 before a run's first update"):
+        make_plan(Options(laws=str(out), target=-300, utd=1 / 64))
+    assert make_plan(Options(laws=str(out), target=350))[0].env_steps[0] > 32 * 256
 
 
 def test_a_table_of_crossings_with_model_size_gives_a_plan_with_model_size(tmp_path, capsys):

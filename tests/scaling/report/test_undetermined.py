@@ -14,7 +14,6 @@ from scaling.laws.uncertainty import interval, undetermined
 from scaling.report import html
 from scaling.report.plan import Options as PlanOptions
 from scaling.report.plan import make_plan
-from tests.scaling.report.test_fit_and_plan import script, write_run
 
 
 def test_an_interval_reaches_its_point():
@@ -53,7 +52,7 @@ def noisy_curves(seeds: int = 2) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def vague(tmp_path_factory):
+def vague(tmp_path_factory, script):
     folder = tmp_path_factory.mktemp("vague")
     noisy_curves().to_csv(folder / "c.csv", index=False)
     assert script("fit", f"curves={folder / 'c.csv'}", f"out={folder / 'laws'}", "delta=1e9", "samples=100",
@@ -74,7 +73,7 @@ def test_undetermined_numbers_are_null_in_laws_json_and_never_concluded(vague):
     assert any("σ* in flops" in line and not re.search(r"\[", line) for line in may_not)
 
 
-def test_a_plan_whose_data_is_undetermined_says_so_and_prints_no_command(vague, capsys):
+def test_a_plan_whose_data_is_undetermined_says_so_and_prints_no_command(vague, script, capsys):
     assert script("plan", f"laws={vague}", "target=600", "utd=0.01") == 0
     text = capsys.readouterr().out
     assert "scripts/train.py" not in text
@@ -82,7 +81,7 @@ def test_a_plan_whose_data_is_undetermined_says_so_and_prints_no_command(vague, 
     assert line.split()[-1] == "undetermined"
 
 
-def test_a_target_above_anything_seen_is_refused_unless_asked_for(tmp_path, capsys):
+def test_a_target_above_anything_seen_is_refused_unless_asked_for(tmp_path, script, capsys):
     t = np.arange(1, 41) * 5000.0
     table = pd.concat([pd.DataFrame({"task": "A", "utd": u, "batch_size": 256.0, "learning_rate": 1e-3, "seed": s,
                                      "env_steps": t, "episode_return": 480 * (1 - 0.2 ** (t * u ** 0.8 / (3e4 + s)))})
@@ -99,7 +98,7 @@ def test_a_target_above_anything_seen_is_refused_unless_asked_for(tmp_path, caps
     assert make_plan(PlanOptions(laws=str(tmp_path / "laws"), target=450))[0].target == 450
 
 
-def test_a_known_ceiling_is_refused_too(tmp_path):
+def test_a_known_ceiling_is_refused_too():
     from scaling.report.laws_json import SavedLaws
 
     laws = SavedLaws.__new__(SavedLaws)
@@ -108,22 +107,7 @@ def test_a_known_ceiling_is_refused_too(tmp_path):
     assert laws.most(None) == 900  # the typical task's target is one that all tasks reach
 
 
-def test_a_plan_is_never_shorter_than_the_warm_up_of_the_runs(tmp_path):
-    rng, root = np.random.default_rng(0), tmp_path / "sweep"
-    for utd in (1 / 512, 1 / 256, 1 / 128, 1 / 64):
-        for seed in range(2):
-            write_run(root / f"{1 / utd:.0f}-{seed}", utd, 256, seed, rng)
-            path = root / f"{1 / utd:.0f}-{seed}" / "config.yaml"
-            path.write_text(path.read_text().replace("{utd", "{warmup_steps: 32, utd"))
-    out = tmp_path / "laws"
-    assert script("fit", f"curves={root}", f"out={out}", "samples=40", "thresholds=250,350,400", "report=false") == 0
-    assert json.loads((out / "laws.json").read_text())["warmup"] == 32 * 256
-    with pytest.raises(InputError, match=r"fewer than the 8.19e\+03 before a run's first update"):
-        make_plan(PlanOptions(laws=str(out), target=-300, utd=1 / 64))
-    assert make_plan(PlanOptions(laws=str(out), target=350))[0].env_steps[0] > 32 * 256
-
-
-def test_a_task_that_crosses_no_threshold_has_no_data_and_no_plan(tmp_path):
+def test_a_task_that_crosses_no_threshold_has_no_data_and_no_plan(tmp_path, script):
     t = np.arange(1, 41) * 5000.0
     rows = [pd.DataFrame({"task": task, "utd": u, "batch_size": 256.0, "learning_rate": 1e-3, "seed": s, "env_steps": t,
                           "episode_return": top * (1 - 0.2 ** (t * u**0.8 / (3e4 + s)))})

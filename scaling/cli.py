@@ -8,7 +8,7 @@ import sys
 import textwrap
 from typing import Any, Callable, Sequence, TypeVar
 
-from scaling.errors import InputError, nearest
+from scaling.errors import InputError, nearest, words_of
 
 T = TypeVar("T")
 
@@ -87,5 +87,8 @@ def main(
         action(parse(schema, argv))
     except InputError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a name too long, no permission: nothing that a traceback tells better
+        print(f"{program}: {words_of(error)}", file=sys.stderr)
         return 2
     return 0

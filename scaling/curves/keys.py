@@ -16,7 +16,8 @@ from scaling.errors import InputError, nearest
 
 # Axes of the laws, and what changes when, where or how visibly a run learns but not what
 KNOWN = ("seed", "task", "task.name", "utd", "algo.utd", "algo.critic_updates_per_step", "batch_size",
-         "algo.batch_size", "algo.critic_lr", "algo.lr", "run_dir", "resume", "max_env_steps", "max_time", "device", "preset", "plugins",
+         "algo.batch_size", "algo.critic_lr", "algo.lr", "run_dir", "resume", "max_env_steps", "max_time", "device",
+         "preset", "plugins",
          "log_interval", "video", "compile", "matmul_precision", "cuda_graphs", "heartbeat_timeout", "sim.threads",
          "algo.v_device", "algo.p_device")  # fmt: skip
 KNOWN_GROUPS = ("threads.", "eval_", "checkpoint_", "wandb")

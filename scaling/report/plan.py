@@ -294,18 +294,21 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
     return out
 
 
-def command(plan: Plan, settings: dict[str, Any] | None = None) -> str:
-    """A ready scripts/train.py command line; `settings` as in laws.json: how the runs behind the laws were made."""
+def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
+    """The words of a ready scripts/train.py command line, quoted for a shell: names in a fit may be anybody's.
+
+    settings: as in laws.json, how the runs behind the laws were made.
+    """
     fixed, tied = ((settings or {}).get(name) for name in ("fixed", "learning_rate_keys"))
-    words = ["python scripts/train.py"]
+    words = []
     if plan.task and plan.task != "all":
-        words.append(f"task={plan.task}")
+        words.append(f"task={to_override(plan.task)}")
     words += [f"algo.utd={plan.utd[0]:.6g}", f"algo.batch_size={max(1, round(plan.batch_size[0]))}"]
     if np.isfinite(plan.learning_rate[0]):
         words += [f"{key}={plan.learning_rate[0]:.3g}" for key in ["algo.critic_lr", *(tied or [])]]
     words.append(f"max_env_steps={round(plan.env_steps[0])}")
-    words += [shlex.quote(f"{key}={to_override(value)}") for key, value in (fixed or {}).items()]
-    return " ".join(words)
+    words += [f"{key}={to_override(value)}" for key, value in (fixed or {}).items()]
+    return ["python scripts/train.py", *map(shlex.quote, words)]
 
 
 def with_interval(samples: np.ndarray, form: str = ".3g") -> str:

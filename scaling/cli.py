@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import textwrap
@@ -88,6 +89,9 @@ def main(
     except InputError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a name too long, no permission: nothing that a traceback tells better
         print(f"{program}: {words_of(error)}", file=sys.stderr)
         return 2

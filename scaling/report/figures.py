@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import matplotlib
 
@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import search_range
@@ -30,17 +30,45 @@ def _colours(count: int) -> np.ndarray:
 
 
 def _ratio(value: float) -> str:
-    """A ratio as people write it: 0.25, 4, 1/512."""
-    if value >= 0.1:
-        return f"{value:g}"
+    """A ratio as people write it: 4, 1/4, 1/512; a fraction below one is never mixed with its decimal."""
     inverse = 1 / value
-    return f"1/{inverse:.0f}" if abs(inverse - round(inverse)) < 0.02 * inverse else f"{value:.2g}"
+    if value < 1 and abs(inverse - round(inverse)) < 0.005 * inverse:
+        return f"1/{inverse:.0f}"
+    return f"{value:.3g}"
+
+
+def _ratios(values: Sequence[float]) -> list[str]:
+    """Labels of one axis: all fractions below one as 1/n, or all as decimals where one of them is none."""
+    labels = [_ratio(v) for v in values]
+    mixed = any(v < 1 and not label.startswith("1/") for v, label in zip(values, labels))
+    return [f"{v:.3g}" for v in values] if mixed else labels
+
+
+def ticks(low: float, high: float, most: int = 6) -> tuple[np.ndarray, list[str]]:
+    """Where a logarithmic axis from `low` to `high` has its labels, and labels that differ from each other.
+
+    1, 2 and 5 of each decade where that gives three or more, else evenly spaced round numbers.
+    """
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        at = np.array(sorted(d * s for d in decades for s in steps))
+        at = at[(at >= low) & (at <= high)]
+        if len(at) >= 3:
+            break
+    else:
+        at = MaxNLocator(most - 1).tick_values(low, high)
+        at = at[(at >= low) & (at <= high) & (at > 0)]
+    at = at[:: -(-len(at) // most)] if len(at) else np.array([low])
+    for digits in range(1, 16):
+        labels = [f"{v:.{digits}g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-") for v in at]
+        if all(abs(float(label) / v - 1) < 1e-9 for label, v in zip(labels, at)):
+            break
+    return at, labels
 
 
 def _sigma_axis(axis, utds: np.ndarray) -> None:
     axis.set_xscale("log")
-    axis.set_xticks(utds)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+    axis.set_xticks(utds, _ratios(utds))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("σ: updates per transition")
 
@@ -200,14 +228,18 @@ def frontier(result: Result) -> Figure | None:
         unit = {"flops": "FLOPs", "seconds": "seconds"}[currency]
         left.set(xscale="log", yscale="log", xlabel=f"C: {unit} of updates until J", ylabel="D: steps until J")
         right.set(xscale="log", yscale="log", xlabel=f"F: budget until J, {unit}", ylabel="σ*: cheapest ratio")
-        ticks = [u for u in 2.0 ** np.arange(-20, 12) if right.get_ylim()[0] <= u <= right.get_ylim()[1]]
-        right.set_yticks(ticks[:: max(1, len(ticks) // 6)])
-        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+        powers = [u for u in 2.0 ** np.arange(-20, 12) if right.get_ylim()[0] <= u <= right.get_ylim()[1]]
+        powers = powers[:: max(1, len(powers) // 6)]
+        if len(powers) >= 2:
+            right.set_yticks(powers, _ratios(powers))
+        else:  # within a factor of two
+            right.set_yticks(*ticks(*right.get_ylim()))
         right.yaxis.set_minor_formatter(NullFormatter())
         for axis in (left, right):
-            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
+            axis.set_xticks(*ticks(*axis.get_xlim()))
             axis.xaxis.set_minor_formatter(NullFormatter())
+        left.set_yticks(*ticks(*left.get_ylim()))
+        left.yaxis.set_minor_formatter(NullFormatter())
         left.legend(fontsize=7, title="dot: least F", title_fontsize=7)
         right.legend(fontsize=7, loc="lower right")
     return figure
@@ -231,8 +263,7 @@ def delta(result: Result) -> Figure | None:
         axis.axhline(edge, color="tab:red", lw=0.7, ls=":")
     axis.set(xscale="log", yscale="log", xlabel="δ: FLOPs one transition is worth", ylabel="σ*: cheapest ratio",
              ylim=(grid[0] * 0.9, grid[-1] * 1.1))  # fmt: skip
-    axis.set_yticks(result.utds)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+    axis.set_yticks(result.utds, _ratios(result.utds))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.legend(fontsize=7, title="dotted red: range of runs", title_fontsize=7)
     return figure

@@ -38,7 +38,7 @@ class Options:
     max_env_steps: float | None = option(None, "only ratios that need at most this many steps", float)
     max_compute: float | None = option(None, "only ratios whose updates cost at most this much of the currency", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default the laws' own", float)
-    extrapolate: bool = option(False, "plan for a target above anything seen too", boolean)
+    extrapolate: bool = option(False, "plan for targets above anything seen and ratios beyond the runs too", boolean)
     seeds: int = option(4, "seeds per proposed run", int)
 
 
@@ -90,6 +90,8 @@ class Planner:
         if utd:  # moved, equally spaced as it is, onto the ratio asked for
             grid += np.log(utd) - grid[np.argmin(np.abs(grid - np.log(utd)))]
         self.grid = np.exp(grid)
+        first, last = laws.json["range"]["utd"]
+        self.ran = (self.grid >= first * 0.999) & (self.grid <= last * 1.001)
         self.batch = laws.best("batch_size", self.grid, task)
         self.rate = laws.best("learning_rate", self.grid, task)
         if not np.isfinite(self.batch[0]).all():
@@ -126,13 +128,16 @@ class Planner:
             keep = self.allowed(steps, compute, options)
             short = max([short, *steps[0, keep]])
             keep &= steps[0] > self.warmup
+            if (keep & self.ran).any() and not options.extrapolate:  # only limits drive a plan beyond what was run
+                keep &= self.ran
             if not keep.any():
                 continue
             at = int(np.flatnonzero(keep)[np.argmin(budget[0, keep])])
             if not best or budget[0, at] < best["budget"][0]:
-                free, _, bound = minimise(np.where(keep[None], budget, np.inf), np.log(self.grid))
+                free, _, _ = minimise(np.where(keep[None], budget, np.inf), np.log(self.grid))
+                bound = at in (np.flatnonzero(keep)[0], np.flatnonzero(keep)[-1])
                 best = {"at": at, "size": size, "steps": steps[:, at], "compute": compute[:, at],
-                        "budget": budget[:, at], "free": np.exp(free), "bound": bool(bound[0])}  # fmt: skip
+                        "budget": budget[:, at], "free": np.exp(free), "bound": bool(bound)}  # fmt: skip
         if not best and short:
             raise InputError(
                 f"these laws ask for {short:.3g} steps, fewer than the {self.warmup:.3g} before a run's first update:"
@@ -206,7 +211,8 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     if not first * 0.999 <= plan.utd[0] <= last * 1.001:
         warnings.append(f"σ = {plan.utd[0]:.3g} lies outside the ratios that were run ({first:.3g} to {last:.3g})")
     if best["bound"] and not options.utd:
-        warnings.append("the cheapest ratio is the end of the search (2 times beyond the runs) or of the limits")
+        warnings.append("the cheapest ratio is the end of the runs', or of the limits: beyond may be cheaper; "
+                        "extrapolate=true looks up to 2 times beyond")  # fmt: skip
     for name in ("batch_size", "learning_rate"):
         block = laws.json[name]
         if block is None:

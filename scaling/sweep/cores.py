@@ -23,7 +23,7 @@ def quota(root: Path, membership: Path) -> float:
         return math.inf
     least = math.inf
     for line in lines:
-        _, controllers, inner = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, inner = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         bases = [root] if not controllers else [root / controllers, root / "cpu"]

@@ -12,10 +12,7 @@ import pytest
 from scaling.curves.crossings import Crossings
 from scaling.curves.keys import check_keys, differing, keys_of
 from scaling.curves.read import read_curves
-from scaling.curves.table import check
 from scaling.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def run_directory(folder: Path, seed: int = 0, utd: float = 0.1, rate: float = 1e-3, task: str = "Cartpole",
@@ -106,23 +103,6 @@ def test_set_without_a_choice_is_asked_for_one(tmp_path, script, capsys):
     assert script("fit", *words, "data_from=64") == 0
 
 
-def plain(steps, returns) -> pd.DataFrame:
-    return pd.DataFrame({"task": "A", "utd": 1.0, "seed": 0, "env_steps": steps, "episode_return": returns})
-
-
-def test_steps_that_go_back_are_refused_with_the_row():
-    with pytest.raises(InputError, match=r"row 10, from 10000 to 3000 within one run \(task A, utd 1.0, seed 0"):
-        check(plain([*range(1000, 11000, 1000), *range(3000, 11000, 1000)], np.arange(18.0)))
-    shuffled = np.random.default_rng(0).permutation(40)
-    assert len(check(plain(shuffled * 100.0, shuffled * 1.0)).table) == 40  # a table in no order of time
-
-
-def test_two_episodes_at_one_step_are_averaged_and_said():
-    curves = check(plain([1000, 1000, 2000, 2000], [0.0, 10.0, 20.0, 40.0]))
-    assert curves.table["episode_return"].tolist() == [5, 30]
-    assert any("averaged, as episodes of one evaluation" in note for note in curves.notes)
-
-
 def test_a_resumed_run_whose_log_goes_back_counts_its_later_lines(tmp_path):
     run_directory(tmp_path / "r", steps=[1000, 2000, 3000, 4000])
     log = tmp_path / "r" / "metrics.jsonl"
@@ -131,15 +111,3 @@ def test_a_resumed_run_whose_log_goes_back_counts_its_later_lines(tmp_path):
     table = read_curves(tmp_path).table
     assert table["env_steps"].tolist() == [1000, 2000, 2500, 3500]
     assert table["episode_return"].tolist() == [100, 200, -2500, -3500]
-
-
-@pytest.mark.parametrize(("name", "says"), [("steps_go_back", "env_steps go back"), ("two_episodes_at_one_step", None)])
-def test_the_supplied_faulty_tables(name, says):
-    path = ROOT.parent / "shared" / "inputs" / "faults" / f"{name}.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    if says:
-        with pytest.raises(InputError, match=says):
-            read_curves(path)
-    else:
-        assert any("averaged" in note for note in read_curves(path).notes)

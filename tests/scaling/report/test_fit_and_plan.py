@@ -149,7 +149,7 @@ def error_of(capsys, *words: str) -> str:
         (lambda t: t.assign(episode_return=t["episode_return"].mask(t.index == 7)), "1 rows have no episode_return"),
         (lambda t: t.assign(env_steps=t["env_steps"].mask(t.index == 7, -5)), "negative in row 7"),
         (lambda t: t.assign(utd=0.0), "utd must be positive"),
-        (lambda t: pd.concat([t, t.head(3).assign(episode_return=1.0)], ignore_index=True), "env_steps go back in row"),
+        (lambda t: pd.concat([t, t.head(3).assign(episode_return=1.0)], ignore_index=True), "repeats"),
         (lambda t: t.assign(utd=t["utd"].astype(object).mask(t.index == 3, "x")), "'x' in row 3"),
         (lambda t: t.assign(task=np.where(t["seed"] == 0, "X", "Y")), "no scales"),
         (lambda t: t.head(0), "no rows"),

@@ -11,7 +11,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from scaling.curves.table import CELL
+from scaling.curves.table import CELL, unit_of
 from scaling.errors import InputError, nearest
 
 # Axes of the laws, and what changes when, where or how visibly a run learns but not what
@@ -96,4 +96,21 @@ def check_keys(table: pd.DataFrame, source: str) -> list[str]:
             )
         if not (follows(["task", "set"]) or follows(["task", "model_size"]) or follows(["task", "learning_rate"])):
             notes.append(f"{key} ({shown}) changes along with the ratio or the batch size: the laws credit it to those")
+    return notes
+
+
+def shared_starts(table: pd.DataFrame, least: int = 3) -> list[str]:
+    """A note on runs of one cell whose first returns are equal: copies of one run, resumed, are no seeds."""
+    unit = unit_of(table)
+    notes = []
+    for _, cell in table.sort_values("env_steps", kind="stable").groupby([c for c in CELL if c in table], dropna=False):
+        starts: dict[tuple, list[str]] = {}
+        for name, run in cell.groupby(unit):
+            head = run.head(least)
+            if len(head) == least and head["episode_return"].nunique() == least:  # not all zero, or at a ceiling
+                key = (*head["env_steps"], *head["episode_return"])
+                starts.setdefault(key, []).append(str(name))
+        notes += [f"{', '.join(names[:4])}: their first {least} returns are equal, so they are copies of one run and no"
+                  " independent seeds: intervals are too narrow"
+                  for names in starts.values() if len(names) > 1]  # fmt: skip
     return notes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.curves.keys import as_sets, check_keys
+from scaling.curves.keys import as_sets, check_keys, shared_starts
 from scaling.curves.readers.base import Files
 from scaling.curves.readers.registry import find, read_logs
 from scaling.curves.run_directories import read_run_directories, run_folders
@@ -57,6 +57,7 @@ def _checked(curves: Curves, source: str, where: str | None, resumed: str | None
     table = as_sets(select(curves.table, where), sets)
     notes = check_keys(table, source) if {"task", "utd", "seed"} <= {*table} else []  # else `check` says what lacks
     checked = check(table, source, resumed)
+    notes += shared_starts(checked.table)
     windows = curves.windows
     if windows is not None:
         windows = windows[windows["run"].isin(checked.table["run"])]

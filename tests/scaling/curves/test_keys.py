@@ -111,3 +111,16 @@ def test_a_resumed_run_whose_log_goes_back_counts_its_later_lines(tmp_path):
     table = read_curves(tmp_path).table
     assert table["env_steps"].tolist() == [1000, 2000, 2500, 3500]
     assert table["episode_return"].tolist() == [100, 200, -2500, -3500]
+
+
+def test_copies_of_one_run_are_said_to_be_no_seeds(tmp_path):
+    for seed in range(3):
+        run_directory(tmp_path / f"r{seed}", seed)
+    assert not any("copies of one run" in note for note in read_curves(tmp_path).notes)
+    run_directory(tmp_path / "copy", 1)
+    log = tmp_path / "copy" / "metrics.jsonl"
+    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:5]) + "".join(
+        json.dumps({"env_steps": s, "eval_return": s / 9}) + "\n" for s in range(6000, 11000, 1000)))
+    config = tmp_path / "copy" / "config.yaml"
+    config.write_text(config.read_text().replace('"seed": 1', '"seed": 7'))
+    assert any("copy, r1: their first 3 returns are equal" in note for note in read_curves(tmp_path).notes)

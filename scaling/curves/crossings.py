@@ -217,6 +217,7 @@ class Crossings:
         table["after"], table["by"] = np.array(gaps).T
         if self.samples:
             low, high = np.quantile(self.steps_[1:], [0.05, 0.95], axis=0, method="nearest")
+            low, high = np.minimum(low, self.steps_[0]), np.maximum(high, self.steps_[0])
             high = np.where(high == 0, self.cells_["first"].to_numpy()[:, None], high)
             table["low"], table["high"] = low.ravel(), high.ravel()
         return table

@@ -11,7 +11,7 @@ from scaling.curves.crossings import Crossings
 from scaling.laws.data_law import DataLaw
 from scaling.laws.hyperparameters import ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
-from scaling.laws.uncertainty import perturb, seed_variance
+from scaling.laws.uncertainty import bands, perturb, seed_variance
 
 POINT = ["task", "utd", "model_size"]
 
@@ -75,7 +75,7 @@ class DataPoints:
         bound = np.where(out["censored"], out["horizon"], out["first"])
         out["env_steps"] = np.where(np.isinf(point), bound, np.exp(np.where(np.isinf(point), 0, point)))
         if len(self.values) > 20:
-            low, high = np.quantile(self.values[1:], [0.05, 0.95], axis=0, method="nearest")
+            low, high = bands(self.values, method="nearest")
             high = np.where(np.isneginf(high), np.log(self.cells["first"].to_numpy(dtype=float))[:, None], high)
             out["low"], out["high"] = np.exp(low).ravel(), np.exp(high).ravel()
         return out

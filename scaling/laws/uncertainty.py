@@ -32,6 +32,12 @@ def interval(samples: np.ndarray, level: float = LEVEL) -> list[float | None]:
     return [float(min([low, *point])), float(max([high, *point]))]
 
 
+def bands(samples: np.ndarray, level: float = LEVEL, method: str = "linear") -> np.ndarray:
+    """(2, ...) intervals of many quantities at once, (R, ...) samples each; as `interval`, they reach their points."""
+    low, high = np.nanquantile(samples[1:], [(1 - level) / 2, (1 + level) / 2], axis=0, method=method)
+    return np.stack([np.fmin(low, samples[0]), np.fmax(high, samples[0])])
+
+
 def undetermined(samples: np.ndarray) -> bool:
     """Whether a positive quantity is not known within a factor of WIDE: nothing that should be printed as a number."""
     low, high = interval(samples)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import search_range
-from scaling.laws.uncertainty import LEVEL
+from scaling.laws.uncertainty import LEVEL, bands
 from scaling.report.fit import Result
 
 STYLE = {
@@ -44,7 +44,7 @@ def _ratios(values: Sequence[float]) -> list[str]:
     return [f"{v:.3g}" for v in values] if mixed else labels
 
 
-def ticks(low: float, high: float, most: int = 6) -> tuple[np.ndarray, list[str]]:
+def ticks(low: float, high: float, most: int = 5) -> tuple[np.ndarray, list[str]]:
     """Where a logarithmic axis from `low` to `high` has its labels, and labels that differ from each other.
 
     1, 2 and 5 of each decade where that gives three or more, else evenly spaced round numbers.
@@ -75,7 +75,7 @@ def _sigma_axis(axis, utds: np.ndarray) -> None:
 
 def _band(axis, x, samples: np.ndarray, colour, label: str | None = None) -> None:
     if len(samples) > 20:
-        low, high = np.nanquantile(samples[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        low, high = bands(samples)
         axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     axis.plot(x, samples[0], color=colour, label=label)
 
@@ -218,7 +218,7 @@ def frontier(result: Result) -> Figure | None:
                       mec="black", mew=0.5)  # fmt: skip
             budget, utd = np.exp(found.log_budget_[0, level]), np.exp(found.log_utd_[:, level])
             if len(utd) > 20:
-                low, high = np.quantile(utd[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+                low, high = bands(utd)
                 right.vlines(budget, low, high, color=colour, lw=1.5, alpha=0.6)
             held = level in found.held_out_
             right.plot(budget, utd[0], "D" if held else "o", color=colour, mfc="white" if held else colour)

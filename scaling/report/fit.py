@@ -29,6 +29,7 @@ from scaling.laws.published import (
     published_crossings,
     published_frontier,
 )
+from scaling.laws.uncertainty import bands
 
 ASSUMED_MODEL_SIZE = 1.5e5  # the published one; only used, and said so, where neither the user nor the runs tell
 
@@ -345,7 +346,7 @@ def _frontiers(result: Result) -> None:
     for factor in np.geomspace(1e-2, 1e2, 13):
         frontier = run(CostModel(**{**cost.__dict__, "delta": reference * factor, "currency": "flops"}), first)
         for level, threshold in enumerate(result.thresholds):
-            low, high = np.quantile(frontier.log_utd_[:, level], [0.05, 0.95])
+            low, high = bands(frontier.log_utd_[:, level]) if len(frontier.log_utd_) > 1 else (np.nan, np.nan)
             rows.append((reference * factor, threshold, np.exp(frontier.log_utd_[0, level]), np.exp(low), np.exp(high),
                          frontier.exponent_[0]))  # fmt: skip
     result.sensitivity = pd.DataFrame(rows, columns=["delta", "threshold", "utd", "low", "high", "exponent"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from scaling.errors import InputError
-from scaling.laws.uncertainty import interval, undetermined
+from scaling.laws.uncertainty import bands, interval, undetermined
 from scaling.report import html
 from scaling.report.plan import Options as PlanOptions
 from scaling.report.plan import make_plan
@@ -21,6 +21,14 @@ def test_an_interval_reaches_its_point():
     for point in (-40.0, 0.0, 40.0):
         low, high = interval(np.append(point, rng.normal(size=100)))
         assert low <= point <= high
+
+
+def test_bands_of_figures_and_tables_reach_their_points():
+    rng = np.random.default_rng(0)
+    samples = np.vstack([np.linspace(-5, 5, 7), rng.normal(size=(200, 7))])
+    low, high = bands(samples)
+    assert (low <= samples[0]).all() and (samples[0] <= high).all()
+    assert low[3] == pytest.approx(-1.645, abs=0.4) and high[3] == pytest.approx(1.645, abs=0.4)
 
 
 def test_rounding_keeps_a_point_inside_its_interval():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import textwrap
 from typing import Any, Callable, Sequence, TypeVar
 
-from scaling.errors import InputError, nearest
+from scaling.errors import InputError, nearest, words_of
 
 T = TypeVar("T")
 
@@ -87,5 +88,11 @@ def main(
         action(parse(schema, argv))
     except InputError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read our lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a name too long, no permission: nothing that a traceback tells better
+        print(f"{program}: {words_of(error)}", file=sys.stderr)
         return 2
     return 0

@@ -10,6 +10,13 @@ class InputError(ValueError):
     """Wrong input. Scripts print the message without a traceback and exit with status 2."""
 
 
+def words_of(error: OSError) -> str:
+    """What the system refused, in one line."""
+    name = str(error.filename or "")
+    shown = name if len(name) <= 80 else f"{name[:60]}... ({len(name)} characters)"
+    return f"{shown}: {error.strerror or error}" if shown else str(error)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the closest of `choices`, or what there is to choose from."""
     known = [str(c) for c in choices]

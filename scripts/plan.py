@@ -32,7 +32,8 @@ def run(options: Options) -> None:
         rows.append(("wall-clock seconds", with_interval(plan.seconds)))
     for name, value in rows:
         print(f"  {name:<30}{value}")
-    print(f"\n{shell(command(plan, laws.json.get('settings')))}")
+    if not plan.undetermined:
+        print(f"\n{shell(command(plan, laws.json.get('settings')))}")
     if plan.warnings:
         print("\nBeyond what the runs tell")
         print("\n".join(bullet(line) for line in plan.warnings))

@@ -1,4 +1,7 @@
-"""From learning curves to D_J, the environment steps until the mean return first reaches J, with runs that never do.
+"""From learning curves to D_J, the environment steps until the mean return first reaches J, as far as they tell.
+
+A curve says between which two evaluations it crosses, no more. One that never does is censored on the right, at its
+horizon; one that is above J at its first evaluation on the left: D lies somewhere below that, and is no number.
 
 The isotonic regression g of a curve y need not be computed to know where it crosses J: the set {g >= J} is where the
 partial sums of y - J have passed their minimum (threshold decomposition of isotonic regression, Robertson, Wright and
@@ -11,6 +14,8 @@ import copy
 
 import numpy as np
 import pandas as pd
+
+from scaling.curves.table import unit_of
 
 SHORT_RUN = 0.95  # a seed that ends before this share of its cell's median length is left out, and said so
 MAX_POINTS = 500  # of a curve; denser logs are averaged in pairs, triples, ...: far below the width of a crossing
@@ -50,6 +55,22 @@ def isotonic_crossing(steps: np.ndarray, sums: np.ndarray, threshold: float, int
     return out.reshape(sums.shape[:-1])
 
 
+def within_gap(steps: np.ndarray, crossings: np.ndarray, quantile: np.ndarray) -> np.ndarray:
+    """Crossings moved to where else they may lie between the evaluations around them.
+
+    steps: (T,) evaluations. crossings: (R, K) from `isotonic_crossing`. quantile: (R,) in [0, 1) of a triangular
+    distribution over the gap with its mode at the interpolated crossing; all thresholds of a row share it, so that the
+    order of their crossings stays. What lies outside the evaluations is left alone.
+    """
+    at = np.searchsorted(steps, crossings)
+    inside = (at > 0) & (at < len(steps))
+    low, high = steps[np.where(inside, at, 1) - 1], steps[np.where(inside, at, min(1, len(steps) - 1))]
+    mode = np.where(inside, (crossings - low) / np.where(inside, high - low, 1.0), 0.5)
+    u = quantile[:, None]
+    share = np.where(u < mode, np.sqrt(u * mode), 1 - np.sqrt((1 - u) * (1 - mode)))
+    return np.where(inside, low + share * (high - low), crossings)
+
+
 def drop_recovery(steps: np.ndarray, returns: np.ndarray, reset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leave out what follows a marked network reset until the return is back where it was just before.
 
@@ -75,9 +96,11 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     The grid follows the density of the logs and ends where the shortest kept seed ends.
     """
     has_reset = "reset" in cell
-    columns = ["seed", "env_steps", "episode_return"] + (["reset"] if has_reset else [])
-    data = cell[columns].sort_values(["seed", "env_steps"], kind="stable")
-    seed_ids, starts = np.unique(data["seed"].to_numpy(), return_index=True)
+    unit = unit_of(cell)
+    word = "run" if unit == "unit" else unit
+    columns = [unit, "env_steps", "episode_return"] + (["reset"] if has_reset else [])
+    data = cell[columns].sort_values([unit, "env_steps"], kind="stable")
+    seed_ids, starts = np.unique(data[unit].to_numpy(), return_index=True)
     all_steps = data["env_steps"].to_numpy(dtype=float)
     all_returns = data["episode_return"].to_numpy(dtype=float)
     ends = np.append(starts[1:], len(data))
@@ -89,7 +112,7 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     typical = np.sort(lengths)[(len(lengths) - 1) // 2]
     kept = [run for run, length in zip(runs, lengths) if length >= SHORT_RUN * typical]
     notes = [
-        f"seed {seed} ends at {length:.3g} of {typical:.3g} steps: left out"
+        f"{word} {seed} ends at {length:.3g} of {typical:.3g} steps: left out"
         for seed, length in zip(seed_ids, lengths)
         if length < SHORT_RUN * typical
     ]
@@ -128,8 +151,10 @@ class Crossings:
 
     `fit(curves, thresholds)`: curves in long format (DESIGN contract 7) with `cell_columns`; thresholds (K,) on the
     scale of `episode_return`. Fitted:
-    cells_ (C rows: the cell's columns, `seeds`, `horizon`), steps_ (samples + 1, C, K) with +inf for censored entries
-    (row 0: all seeds), table_ (tidy: one row per cell and threshold), notes_ (what was left out).
+    cells_ (C rows: the cell's columns, `seeds`, `horizon`, and `first`, its first evaluation),
+    steps_ (samples + 1, C, K) with +inf where never reached and 0 where reached before `first`; row 0: all seeds,
+    interpolated; the others: seeds drawn anew, and the crossing drawn within its gap between two evaluations,
+    table_ (tidy: one row per cell and threshold, D in (after, by]), notes_ (what was left out).
     """
 
     def __init__(self, cell_columns: list[str], samples: int = 0, seed: int = 0, interpolate: bool = True) -> None:
@@ -146,14 +171,15 @@ class Crossings:
             steps, returns, notes = seed_matrix(cell)
             weights = resampling_weights(len(returns), self.samples, rng)
             sums = weights @ np.cumsum(returns, axis=1)
-            blocks.append(
-                np.stack([isotonic_crossing(steps, sums, j, self.interpolate) for j in self.thresholds_], axis=-1)
-            )
-            rows.append((*key, len(returns), steps[-1]))
+            columns = [isotonic_crossing(steps, sums, j, self.interpolate) for j in self.thresholds_]
+            crossed = np.stack(columns, axis=-1)
+            crossed[1:] = within_gap(steps, crossed[1:], rng.random(self.samples))
+            blocks.append(np.where(crossed <= steps[0], 0.0, crossed))
+            rows.append((*key, len(returns), steps[-1], steps[steps > 0][0] if (steps > 0).any() else np.nan))
             self.curves_.append((steps, returns))
             name = ", ".join(f"{c}={v}" for c, v in zip(self.cell_columns, key) if pd.notna(v))
             self.notes_ += [f"{name}: {note}" for note in notes]
-        self.cells_ = pd.DataFrame(rows, columns=[*self.cell_columns, "seeds", "horizon"])
+        self.cells_ = pd.DataFrame(rows, columns=[*self.cell_columns, "seeds", "horizon", "first"])
         self.steps_ = np.stack(blocks, axis=1)
         self.table_ = self._tidy()
         return self
@@ -163,19 +189,41 @@ class Crossings:
         out = copy.copy(self)
         out.cells_ = self.cells_[keep].reset_index(drop=True)
         out.steps_ = self.steps_[:, keep]
+        out.curves_ = [curve for curve, kept in zip(self.curves_, keep) if kept]
         if levels is not None:
             out.steps_, out.thresholds_ = out.steps_[:, :, levels], self.thresholds_[levels]
         out.table_ = out._tidy()
         return out
+
+    def highest(self) -> dict[str, float]:
+        """{task: the best mean return seen}: the level that its best cell ends at, by isotonic regression."""
+        best: dict[str, float] = {}
+        for task, (_, returns) in zip(self.cells_["task"], self.curves_):
+            mean = returns.mean(axis=0)[::-1]
+            level = float((np.cumsum(mean) / np.arange(1, len(mean) + 1)).max())
+            best[task] = max(level, best.get(task, -np.inf))
+        return best
 
     def _tidy(self) -> pd.DataFrame:
         cells, levels = self.steps_.shape[1:]
         table = self.cells_.loc[np.repeat(np.arange(cells), levels)].reset_index(drop=True)
         table["threshold"] = np.tile(self.thresholds_, cells)
         point = self.steps_[0].ravel()
-        table["censored"] = ~np.isfinite(point)
-        table["env_steps"] = np.where(table["censored"], table["horizon"], point)
+        table["censored"], table["left_censored"] = np.isinf(point), point == 0
+        bound = np.where(table["censored"], table["horizon"], table["first"])
+        table["env_steps"] = np.where(table["censored"] | table["left_censored"], bound, point)
+        grids = [steps for steps, _ in self.curves_]
+        gaps = [_gap(grids[c], value) for c, row in enumerate(self.steps_[0]) for value in row]
+        table["after"], table["by"] = np.array(gaps).T
         if self.samples:
             low, high = np.quantile(self.steps_[1:], [0.05, 0.95], axis=0, method="nearest")
+            low, high = np.minimum(low, self.steps_[0]), np.maximum(high, self.steps_[0])
+            high = np.where(high == 0, self.cells_["first"].to_numpy()[:, None], high)
             table["low"], table["high"] = low.ravel(), high.ravel()
         return table
+
+
+def _gap(steps: np.ndarray, crossing: float) -> tuple[float, float]:
+    """The evaluations that a crossing lies between: (0, first] before them all, (last, inf) beyond."""
+    at = int(np.searchsorted(steps, crossing))
+    return (float(steps[at - 1]) if at else 0.0), (float(steps[at]) if at < len(steps) else np.inf)

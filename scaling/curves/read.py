@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scaling.curves.keys import as_sets, check_keys, shared_starts
 from scaling.curves.readers.base import Files
 from scaling.curves.readers.registry import find, read_logs
 from scaling.curves.run_directories import read_run_directories, run_folders
@@ -16,12 +17,13 @@ from scaling.errors import InputError
 
 
 def read_curves(
-    path: str | Path, where: str | None = None, meta: str | None = None, resumed: str | None = None
-) -> Curves:
+    path: str | Path, where: str | None = None, meta: str | None = None, resumed: str | None = None,
+    sets: list[str] | None = None,
+) -> Curves:  # fmt: skip
     """Read what lies at `path`, told apart by content, filter it, check it.
 
     where: a filter of rows. meta: what the logs of other libraries do not tell (scaling.curves.readers.meta). resumed:
-    how to read a run whose steps go back (scaling.curves.sessions).
+    how to read a run whose steps go back (scaling.curves.sessions). sets: keys whose values become the column set.
     """
     if resumed is not None and resumed not in MODES:
         raise InputError(f"resumed={resumed!r}: use {' or '.join(MODES)}")
@@ -39,17 +41,27 @@ def read_curves(
             if ours:
                 own = read_run_directories(path, ours)
                 runs = Curves(pd.concat([own.table, runs.table]), own.notes + runs.notes, own.windows, own.facts)
-        curves = check(select(runs.table, where), str(path), resumed)
-        return Curves(curves.table, runs.notes + curves.notes, runs.windows, runs.facts)
+        return _checked(runs, str(path), where, resumed, sets)
     files = Files(path)
     found = find(files) if path.is_file() else []
     if found:
         logs = read_logs(files, found, meta)
-        curves = check(select(logs.table, where), path.name, resumed)
-        return Curves(curves.table, logs.notes + curves.notes)
+        return _checked(logs, path.name, where, resumed, sets)
     _no_meta(meta, path, "a table")
     _has_head(files, path)
-    return check(select(read_table(path), where), path.name, resumed)
+    return _checked(Curves(read_table(path)), path.name, where, resumed, sets)
+
+
+def _checked(curves: Curves, source: str, where: str | None, resumed: str | None, sets: list[str] | None) -> Curves:
+    """What was read, filtered and checked: its table, its runs' keys, its notes, the windows of the runs that stay."""
+    table = as_sets(select(curves.table, where), sets)
+    notes = check_keys(table, source) if {"task", "utd", "seed"} <= {*table} else []  # else `check` says what lacks
+    checked = check(table, source, resumed)
+    notes += shared_starts(checked.table)
+    windows = curves.windows
+    if windows is not None:
+        windows = windows[windows["run"].isin(checked.table["run"])]
+    return Curves(checked.table, curves.notes + notes + checked.notes, windows, curves.facts)
 
 
 def write_table(curves: Curves, path: Path) -> str:

@@ -6,6 +6,7 @@ The only thing training and science share. A broken run beside good ones costs a
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from scaling.curves.keys import differing
 from scaling.curves.settings import held_first
 from scaling.curves.table import Curves
 from scaling.errors import InputError
@@ -113,7 +115,8 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     if measured and not changed and abs(measured / float(utd) - 1) > 0.01:
         notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
     curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
-    curve = curve.drop_duplicates("env_steps", keep="last")  # a resumed run logs its last lines twice
+    ahead = curve["env_steps"][::-1].cummin()[::-1].shift(-1)  # a resumed run logs some steps again: the later count
+    curve = curve[~(curve["env_steps"] >= ahead)]
     batch = pick(config, "algo.batch_size", pick(config, "batch_size", np.nan))
     curve = curve.assign(
         task=task, utd=float(utd), seed=pick(config, "seed", 0), batch_size=batch,
@@ -121,8 +124,10 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         model_size=summary.get("critic_parameters", np.nan), run=folder.name,
     )  # fmt: skip
     overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
+    warmup, envs = pick(config, "algo.warmup_steps"), pick(config, "num_envs")
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
-             "model_size": summary.get("critic_parameters"), "overlapped": overlapped}  # fmt: skip
+             "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
+             "model_size": summary.get("critic_parameters"), "config": config}  # fmt: skip
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
 
 
@@ -144,15 +149,24 @@ def shared_settings(root: Path) -> dict[str, Any]:
     return {"fixed": fixed, "learning_rate_keys": tied}
 
 
-def run_folders(root: Path) -> list[Path]:
-    """Every folder at or below `root` that holds a metrics.jsonl."""
-    return sorted({path.parent for path in root.rglob("metrics.jsonl")})
+def run_folders(root: Path, *names: str) -> list[Path]:
+    """Every folder at or below `root`, links followed, that holds one of `names`: by default a metrics.jsonl."""
+    found, seen = [], set()
+    for folder, inner, files in os.walk(str(root), followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to what was read already, or back up
+            inner.clear()
+            continue
+        seen.add(real)
+        if set(names or ("metrics.jsonl",)) & set(files):
+            found.append(Path(folder))
+    return sorted(found)
 
 
 def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curves:
     """Every folder below `root` that holds a config.yaml and a metrics.jsonl, or the folders named."""
     if folders is None:
-        folders = sorted({*run_folders(root), *(path.parent for path in root.rglob("config.yaml"))})
+        folders = run_folders(root, "metrics.jsonl", "config.yaml")
     tables, windows, facts, notes = [], [], [], []
     for folder in folders:
         try:
@@ -163,15 +177,17 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             notes.append(f"run {folder.name}: left out, {text}")
             continue
-        tables.append(curve)
-        windows.append(window)
+        name = str(folder.relative_to(root))
+        tables.append(curve.assign(run=name, unit=name))
+        windows.append(window.assign(run=name))
         facts.append(fact)
         notes += [f"run {folder.name}: {remark}" for remark in remarks]
     if not tables:
         if not folders:
             raise InputError(f"{root}: no run directory (config.yaml, metrics.jsonl) and no log of a known library")
         raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
-    table = pd.concat(tables, ignore_index=True)
+    told = differing([fact.pop("config") for fact in facts])
+    table = pd.concat([curve.assign(**keys) for curve, keys in zip(tables, told)], ignore_index=True)
     if table["model_size"].isna().any():
         table["model_size"] = table["model_size"].fillna(table["model_size"].median())
     measured = [w for w in windows if len(w)]
@@ -179,6 +195,8 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
     ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
     out = {"runs": len(tables), "overlapped": bool(counted["overlapped"].mean() > 0.5)}
     out["settings"] = shared_settings(root)
+    if counted["warmup"].notna().any():  # transitions before the first update
+        out["warmup"] = float(counted["warmup"].max())
     if ratio.notna().any():
         out["flops_per_sample"] = float(ratio.median())
     if counted["model_size"].notna().any():

@@ -105,17 +105,22 @@ def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = Non
             table[column] = np.nan
             if column != "model_size":
                 notes.append(f"no column {column!r}: nothing is said about its best value")
-    table, joined = join_sessions(table, [*CELL, "seed"], source, resumed)
+    table, joined = join_sessions(table, [*CELL, unit_of(table)], source, resumed)
     notes += joined
     for name, cell in table.groupby("task"):
         if cell["utd"].nunique() == 1:
             notes.append(f"{name}: one update ratio only ({cell['utd'].iloc[0]:g}): no law in sigma can be fitted")
-    seeds = table.groupby(CELL, dropna=False)["seed"].nunique()
+    seeds = table.groupby(CELL, dropna=False)[unit_of(table)].nunique()
     if (seeds == 1).all():
         notes.append("one seed per cell: nothing can be resampled, so no interval says anything about seeds")
     elif (seeds == 1).any():
         notes.append(f"{int((seeds == 1).sum())} of {len(seeds)} cells have one seed: their noise is unknown")
     return Curves(table.reset_index(drop=True), notes)
+
+
+def unit_of(table: pd.DataFrame) -> str:
+    """The column that tells runs of one cell apart: of run directories the directory, as two may carry one seed."""
+    return "unit" if "unit" in table else "seed"
 
 
 def normalise(curves: Curves, scales: str | None, lower_is_better: bool = False) -> tuple[Curves, dict[str, float]]:

@@ -11,14 +11,15 @@ from scaling.curves.crossings import Crossings
 from scaling.laws.data_law import DataLaw
 from scaling.laws.hyperparameters import ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
-from scaling.laws.uncertainty import perturb, seed_variance
+from scaling.laws.uncertainty import bands, perturb, seed_variance
 
 POINT = ["task", "utd", "model_size"]
 
 
 def log_steps(crossings: Crossings) -> np.ndarray:
-    """(R, C, K) ln D with +inf where censored."""
-    return np.log(crossings.steps_)
+    """(R, C, K) ln D with +inf where never reached, -inf where reached before the first evaluation."""
+    with np.errstate(divide="ignore"):
+        return np.log(crossings.steps_)
 
 
 def with_cell_scatter(cells: pd.DataFrame, values: np.ndarray, surface: ResponseSurface,
@@ -41,8 +42,9 @@ def fit_hyperparameters(crossings: Crossings, level: int, rng: np.random.Generat
 class DataPoints:
     """ln D at the best hyperparameters known for each task and ratio.
 
-    cells: n rows of task, utd, model_size, horizon; values (R, n, K) with +inf where censored; variance (n, K) from
-    seeds; from_surface: whether a grid of hyperparameters was reduced to its best point by the response surface.
+    cells: n rows of task, utd, model_size, horizon, first; values (R, n, K) with +inf where never reached and -inf
+    where reached before the first evaluation; variance (n, K) from seeds; from_surface: whether a grid of
+    hyperparameters was reduced to its best point by the response surface.
     """
 
     cells: pd.DataFrame
@@ -69,10 +71,12 @@ class DataPoints:
         out = self.cells.loc[np.repeat(np.arange(len(self.cells)), levels)].reset_index(drop=True)
         out["threshold"] = np.tile(self.thresholds, len(self.cells))
         point = self.values[0].ravel()
-        out["censored"] = ~np.isfinite(point)
-        out["env_steps"] = np.where(out["censored"], out["horizon"], np.exp(np.where(np.isfinite(point), point, 0)))
+        out["censored"], out["left_censored"] = point == np.inf, point == -np.inf
+        bound = np.where(out["censored"], out["horizon"], out["first"])
+        out["env_steps"] = np.where(np.isinf(point), bound, np.exp(np.where(np.isinf(point), 0, point)))
         if len(self.values) > 20:
-            low, high = np.quantile(self.values[1:], [0.05, 0.95], axis=0, method="nearest")
+            low, high = bands(self.values, method="nearest")
+            high = np.where(np.isneginf(high), np.log(self.cells["first"].to_numpy(dtype=float))[:, None], high)
             out["low"], out["high"] = np.exp(low).ravel(), np.exp(high).ravel()
         return out
 
@@ -83,18 +87,19 @@ def data_points(crossings: Crossings, rng: np.random.Generator, interaction: boo
     if "model_size" not in cells:
         cells["model_size"] = np.nan
     groups = cells.groupby(POINT, sort=True, dropna=False)
-    points = groups["horizon"].agg(["min", "size"]).reset_index().rename(columns={"min": "horizon", "size": "cells"})
+    points = groups.agg(horizon=("horizon", "min"), first=("first", "min"), cells=("horizon", "size")).reset_index()
     index = groups.ngroup().to_numpy()
     values = log_steps(crossings)
     several = len(points) < len(cells)
     if not several:
         order = np.argsort(index)
         return DataPoints(points, values[:, order], crossings.thresholds_)
-    out = np.full((values.shape[0], len(points), values.shape[2]), np.inf)
+    # the fastest cell, for points whose cells are all censored: a surface says nothing of them
+    out = np.stack([values[:, index == point].min(axis=1) for point in range(len(points))], axis=1)
     notes = []
     for level, threshold in enumerate(crossings.thresholds_):
         if not np.isfinite(values[0, :, level]).any():
-            notes.append(f"threshold {threshold:.4g}: no run reaches it")
+            notes.append(f"threshold {threshold:.4g}: no run is seen to cross it")
             continue
         surface = ResponseSurface(interaction=interaction)
         surface.fit_samples(cells, with_cell_scatter(cells, values[:, :, level], surface, rng))
@@ -102,9 +107,6 @@ def data_points(crossings: Crossings, rng: np.random.Generator, interaction: boo
             keys = points[POINT].merge(surface.groups_.assign(at=surface.groups_.index), how="left", on=POINT)["at"]
             known = keys.notna().to_numpy()
             out[:, known, level] = surface.log_data_[:, keys[known].astype(int).to_numpy()]
-        else:  # several cells, but no three values of anything: the fastest is all there is to say
-            for point in range(len(points)):
-                out[:, point, level] = values[:, index == point, level].min(axis=1)
     return DataPoints(points, out, crossings.thresholds_, from_surface=True, notes=notes)
 
 

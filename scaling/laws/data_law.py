@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import chi2
 
-from scaling.laws.hyperparameters import impute_censored
+from scaling.laws.hyperparameters import impute_censored, log_limits, start_censored
 
 PRIOR_SD = float(np.log(2) / 1.645)
 ALPHA_BOUNDS = (0.1, 4.0)
@@ -44,15 +44,16 @@ def _project(root: np.ndarray, values: np.ndarray) -> np.ndarray:
 class DataLaw:
     """D_J(sigma) for one or more thresholds and tasks.
 
-    `fit(table)`: task, utd, threshold, env_steps, censored (env_steps is then the horizon), optional `log_variance` of
-    ln D. `fit_samples(cells, log_steps, variance)`: cells (n rows: task, utd, horizon), log_steps (R, n, K) with +inf
-    where censored, variance (n, K) of ln D from seeds.
+    `fit(table)`: task, utd, threshold, env_steps, censored (env_steps is then the horizon), optional left_censored
+    (env_steps is then the first evaluation) and `log_variance` of ln D.
+    `fit_samples(cells, log_steps, variance)`: cells (n rows: task, utd, horizon, first), log_steps (R, n, K) with +inf
+    where never crossed, -inf where crossed before the first evaluation, variance (n, K) of ln D from seeds.
 
     Fitted: alpha_ (R,), share_ (R, K), log_scale_ (R, tasks, K), sigma_ref_, residual_sd_ (K,), d_min_ and beta_ (R, K)
     of the typical task (geometric mean of the tasks' scales), determined_ {name: (K,) bool} after bootstrap samples.
     """
 
-    def __init__(self, prior_sd: float | None = PRIOR_SD, polish: int = 12, rounds: int = 12) -> None:
+    def __init__(self, prior_sd: float | None = PRIOR_SD, polish: int = 12, rounds: int = 40) -> None:
         self.prior_sd = prior_sd
         self.polish = polish
         self.rounds = rounds
@@ -63,11 +64,14 @@ class DataLaw:
         index = table.merge(cells.assign(cell=cells.index), on=["task", "utd"], how="left")["cell"].to_numpy()
         level = np.searchsorted(thresholds, table["threshold"].to_numpy())
         log_steps = np.full((1, len(cells), len(thresholds)), np.nan)
-        limits, variance = np.full(log_steps.shape[1:], np.inf), np.zeros(log_steps.shape[1:])
+        limits, variance = np.full((2, *log_steps.shape[1:]), np.inf), np.zeros(log_steps.shape[1:])
         steps = np.log(table["env_steps"].to_numpy(dtype=float))
         censored = table["censored"].to_numpy(dtype=bool) if "censored" in table else np.zeros(len(table), dtype=bool)
         log_steps[0, index, level] = np.where(censored, np.inf, steps)
-        limits[index, level] = steps
+        if "left_censored" in table:
+            early = table["left_censored"].to_numpy(dtype=bool)
+            log_steps[0, index[early], level[early]] = -np.inf
+        limits[:, index, level] = steps
         if "log_variance" in table:
             variance[index, level] = table["log_variance"]
         return self.fit_samples(cells, log_steps, variance, thresholds, limits)
@@ -83,10 +87,10 @@ class DataLaw:
         self._task, self._log_ratio = task, log_utd - np.log(self.sigma_ref_)
         self._ratios, self._ratio_of = np.unique(self._log_ratio, return_inverse=True)
         if limits is None:
-            limits = np.repeat(np.log(cells["horizon"].to_numpy(dtype=float))[:, None], log_steps.shape[2], axis=1)
-        present = ~np.isnan(log_steps[0])  # (n, K)
-        level_alive = np.isfinite(log_steps[0]).sum(axis=0) > 0
-        present &= level_alive[None]
+            limits = np.repeat(log_limits(cells)[:, :, None], log_steps.shape[2], axis=2)
+        self._seen = np.isfinite(log_steps[0])  # (n, K)
+        alive = np.stack([self._seen[task == t].any(axis=0) for t in range(len(self.tasks_))])  # else it has no scale
+        present = ~np.isnan(log_steps[0]) & alive[task]
         self._present = present
         weights = self._weights(log_steps, limits, variance, present)
         self._run(log_steps, limits, weights)
@@ -130,7 +134,7 @@ class DataLaw:
         unknown = ~np.isfinite(log_steps) | ~self._present[None]
         means, root = self._projector(weights)
         self._means = means
-        filled = np.where(unknown, np.where(self._present, limits + 0.3, 0.0)[None], log_steps)
+        filled = np.where(unknown, np.where(self._present[None], start_censored(log_steps, limits), 0.0), log_steps)
         sd = 1 / np.sqrt(np.maximum(weights, 1e-12))
         censored = np.isinf(log_steps) & self._present[None]
         self.precision_ = 0.0
@@ -139,13 +143,23 @@ class DataLaw:
             self.precision_ = self._dispersion(free, filled, root) / self.prior_sd**2
         parameters = self._grid(filled, root)
         parameters = self._refine(parameters, filled, root)
-        if censored.any():
+        if censored.any():  # from the law of what was seen: EM is slow where a censored point alone holds the law
+            seen_means, seen_root = self._projector(np.where(self._seen, weights, 0.0))
+            self._means = seen_means
+            start = self._refine(self._grid(filled, seen_root), filled, seen_root)
+            fitted = self._fitted(start, filled)
+            self._means = means
+            nearest = np.where(log_steps > 0, np.maximum(fitted, limits[0] + 0.1), np.minimum(fitted, limits[1] - 0.1))
+            filled = np.where(censored, nearest, filled)
+            parameters = self._refine(start, filled, root)
             for _ in range(self.rounds):
                 fitted = self._fitted(parameters, filled)
                 noise = sd if np.median(weights[weights > 0]) != 1 else np.full_like(sd, self._scatter(fitted, filled))
-                observed = np.where(censored, np.inf, filled)
-                filled = impute_censored(observed, limits[None], fitted, noise[None])
+                observed = np.where(censored, log_steps, filled)
+                before, filled = filled, impute_censored(observed, limits, fitted, noise[None])
                 parameters = self._refine(parameters, filled, root, polish=3)
+                if np.abs(filled - before).max() < 1e-4:
+                    break
         self._parameters, self._filled = parameters, filled
         self.residuals_ = np.where(np.isfinite(log_steps), log_steps - self._fitted(parameters, filled), np.nan)
 
@@ -159,8 +173,8 @@ class DataLaw:
 
     def _freedom(self) -> np.ndarray:
         """(K,) observations less scales, share and this threshold's part of alpha; at least one."""
-        counts = self._present.sum(axis=0)
-        scales = np.stack([self._present[self._task == t].any(axis=0) for t in range(len(self.tasks_))]).sum(axis=0)
+        counts = self._seen.sum(axis=0)
+        scales = np.stack([self._seen[self._task == t].any(axis=0) for t in range(len(self.tasks_))]).sum(axis=0)
         return np.maximum(1.0, counts - scales - 1 - 1 / len(counts))
 
     def _grid(self, filled: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,8 +266,8 @@ class DataLaw:
         plateau, power = high < 0.97, low > 0.03
         spread = np.quantile(np.log(self.alpha_[1:]), [0.05, 0.95]) if samples else np.zeros(2)
         inner = ALPHA_BOUNDS[0] * 1.05 < self.alpha_[0] < ALPHA_BOUNDS[1] * 0.95
-        ratios = len(np.unique(self._log_ratio))
-        alpha = bool(inner and spread[1] - spread[0] < np.log(4) and ratios >= 3)
+        ratios = np.array([len(np.unique(self._log_ratio[seen])) for seen in self._seen.T])
+        alpha = bool(inner and spread[1] - spread[0] < np.log(4)) & (ratios >= 3)
         return {"alpha": power & alpha, "beta": power & plateau & alpha, "d_min": plateau & (ratios >= 3)}
 
     def state(self) -> dict[str, np.ndarray]:

@@ -15,17 +15,31 @@ HYPERPARAMETERS = ("batch_size", "learning_rate")
 _BASIS = np.array([[[2.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 0.0]]])
 
 
+def log_limits(cells: pd.DataFrame) -> np.ndarray:
+    """(2, n): ln of each cell's horizon, which bounds +inf from below, and of its first evaluation, which bounds -inf
+    from above (without a column `first`, the horizon)."""
+    horizon = np.log(cells["horizon"].to_numpy(dtype=float))
+    return np.stack([horizon, np.log(cells["first"].to_numpy(dtype=float)) if "first" in cells else horizon])
+
+
+def start_censored(observed: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """A start for EM: what never crossed a third beyond its horizon, what crossed unseen a third before."""
+    return np.where(observed == np.inf, limits[0] + 0.3, np.where(observed == -np.inf, limits[1] - 0.3, observed))
+
+
 def impute_censored(observed: np.ndarray, limits: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Replace +inf by E[y | y > limit] of a normal with the given mean and sd: the E step of a tobit regression."""
-    censored = np.isinf(observed)
-    if not censored.any():
-        return observed
-    sd = np.broadcast_to(np.maximum(sd, 1e-9), observed.shape)[censored]
-    mean = mean[censored]
-    gap = (np.broadcast_to(limits, observed.shape)[censored] - mean) / sd
-    hazard = np.exp(-0.5 * gap**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-gap))
+    """The E step of a tobit regression with normals of the given mean and sd.
+
+    limits: (2, ...) as `log_limits`. +inf is replaced by E[y | y > limits[0]], -inf by E[y | y < limits[1]].
+    """
     out = observed.copy()
-    out[censored] = mean + sd * hazard
+    for value, limit, side in ((np.inf, limits[0], 1.0), (-np.inf, limits[1], -1.0)):
+        here = observed == value
+        if here.any():
+            scale = np.broadcast_to(np.maximum(sd, 1e-9), observed.shape)[here]
+            gap = side * (np.broadcast_to(limit, observed.shape)[here] - mean[here]) / scale
+            hazard = np.exp(-0.5 * gap**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-gap))
+            out[here] = mean[here] + side * scale * hazard
     return out
 
 
@@ -33,8 +47,9 @@ class ResponseSurface:
     """Tobit regression of ln D on a quadratic in (ln B, ln eta).
 
     `fit(table)`: one row per cell with task, utd, batch_size, learning_rate, env_steps, censored (env_steps is then the
-    horizon), optional model_size and seeds. `fit_samples(cells, log_steps)` takes bootstrap samples at once: cells
-    (n rows, with `horizon`), log_steps (R, n) with +inf where censored, row 0 the point estimate.
+    horizon), optional left_censored (env_steps is then the first evaluation), model_size and seeds. `fit_samples(cells,
+    log_steps)` takes bootstrap samples at once: cells (n rows, with `horizon` and `first`), log_steps (R, n) with +inf
+    where never crossed and -inf where crossed before the first evaluation, row 0 the point estimate.
 
     Fitted, R = 1 after `fit`: swept_ (which of B, eta vary), exponent_ {name: (R,)} with x* ~ sigma^-exponent,
     log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d), groups_ (task, utd, model_size),
@@ -49,8 +64,10 @@ class ResponseSurface:
         self.iterations = iterations
 
     def fit(self, table: pd.DataFrame) -> ResponseSurface:
-        cells = table.rename(columns={"env_steps": "horizon"})
+        cells = table.assign(horizon=table["env_steps"], first=table["env_steps"])
         log_steps = np.where(table["censored"], np.inf, np.log(table["env_steps"].to_numpy(dtype=float)))
+        if "left_censored" in table:
+            log_steps = np.where(table["left_censored"], -np.inf, log_steps)
         return self.fit_samples(cells, log_steps[None])
 
     def fit_samples(self, cells: pd.DataFrame, log_steps: np.ndarray) -> ResponseSurface:
@@ -64,7 +81,7 @@ class ResponseSurface:
         cells, log_steps, group = cells[used].reset_index(drop=True), log_steps[:, used], group[used]
         self.swept_ = [name for name in HYPERPARAMETERS if self._levels(cells, group, name) >= 3]
         design = self._design(cells, group)
-        limits = np.log(cells["horizon"].to_numpy(dtype=float))
+        limits = log_limits(cells)
         weights = np.sqrt(cells["seeds"].to_numpy(dtype=float)) if "seeds" in cells else np.ones(len(cells))
         weights = weights / np.sqrt(np.mean(weights**2))
         coefficients, sd, covariance = self._tobit(design, log_steps, limits, weights)
@@ -77,7 +94,7 @@ class ResponseSurface:
 
     @staticmethod
     def _groups(cells: pd.DataFrame, point: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """Groups with at least one crossing: where every run is censored nothing says where the bottom is."""
+        """Groups with at least one crossing seen: where every run is censored nothing says where the bottom is."""
         keys = cells[["task", "utd", "model_size"]]
         alive = keys[np.isfinite(point)].drop_duplicates().sort_values(["task", "utd", "model_size"])
         alive = alive.reset_index(drop=True)
@@ -128,7 +145,7 @@ class ResponseSurface:
         inverse = np.linalg.pinv(scaled, rcond=1e-9)
         freedom = max(1, len(design) - np.linalg.matrix_rank(scaled))
         censored = np.isinf(log_steps)
-        values = np.where(censored, limits + 0.3, log_steps)  # a start for EM: a third more than the horizon
+        values = start_censored(log_steps, limits)
         coefficients = (values * weights) @ inverse.T
         variance = np.zeros(len(log_steps))
         for _ in range(self.iterations if censored.any() else 1):

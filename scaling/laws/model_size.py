@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.laws.data_law import ALPHA_BOUNDS
-from scaling.laws.hyperparameters import impute_censored
+from scaling.laws.hyperparameters import impute_censored, log_limits, start_censored
 
 _STARTS = np.array(list(itertools.product(np.log([0.4, 0.8, 1.6]), np.log([0.4, 0.8, 1.6]), [-2.0, 0.0, 2.0],
                                           [-2.0, 0.0, 2.0])))  # fmt: skip
@@ -55,8 +55,8 @@ class ModelSizeLaw:
         values = np.full((1, len(cells), len(thresholds)), np.nan)
         steps = np.log(table["env_steps"].to_numpy(dtype=float))
         values[0, at, level] = np.where(table["censored"].to_numpy(dtype=bool), np.inf, steps)
-        limits = np.zeros(values.shape[1:])
-        limits[at, level] = steps
+        limits = np.zeros((2, *values.shape[1:]))
+        limits[:, at, level] = steps
         return self.fit_samples(cells, values, np.zeros(values.shape[1:]), thresholds, limits)
 
     def fit_samples(self, cells: pd.DataFrame, log_steps: np.ndarray, variance: np.ndarray,
@@ -68,12 +68,13 @@ class ModelSizeLaw:
         self.sigma_ref_, self.size_ref_ = float(np.exp(utd.mean())), float(np.exp(size.mean()))
         u, v = utd - np.log(self.sigma_ref_), size - np.log(self.size_ref_)
         if limits is None:
-            limits = np.repeat(np.log(cells["horizon"].to_numpy(dtype=float))[:, None], log_steps.shape[2], axis=1)
-        fits = [self._fit_level(log_steps[:, :, k], limits[:, k], variance[:, k], u, v)
+            limits = np.repeat(log_limits(cells)[:, :, None], log_steps.shape[2], axis=2)
+        fits = [self._fit_level(log_steps[:, :, k], limits[:, :, k], variance[:, k], u, v)
                 for k in range(log_steps.shape[2])]  # fmt: skip
         theta, scale, sd, excess = zip(*fits)
         self._theta = np.stack(theta, axis=1)  # (R, K, 4)
-        self.log_scale_ = np.stack(scale, axis=2)
+        seen = np.stack([np.isfinite(log_steps[0, self._task == t]).any(axis=0) for t in range(len(self.tasks_))])
+        self.log_scale_ = np.where(seen[None], np.stack(scale, axis=2), np.nan)  # no crossing seen, no scale
         self.residual_sd_, self.excess_variance_ = np.array(sd), np.array(excess)
         self._coefficients()
         return self
@@ -82,7 +83,7 @@ class ModelSizeLaw:
         """One threshold: (R, 4) parameters, (R, tasks) scales, residual sd, excess variance."""
         present = ~np.isnan(values[0])
         censored = np.isinf(values)
-        filled = np.where(censored, limits[None] + 0.3, np.where(present[None], values, 0.0))
+        filled = start_censored(np.where(present[None], values, 0.0), limits)
         onehot = (self._task[None] == np.arange(len(self.tasks_))[:, None]).astype(float) * present[None]
         means = onehot / np.maximum(onehot.sum(axis=1, keepdims=True), 1)
         remove = (np.eye(len(u)) - onehot.T @ means) * present[:, None]
@@ -130,7 +131,7 @@ class ModelSizeLaw:
             if censored.any():
                 shape = _terms(theta, u, v)[0]
                 fitted = shape + (filled - shape) @ means.T @ onehot
-                filled = impute_censored(np.where(censored, np.inf, filled), limits[None], fitted, np.array(sd))
+                filled = impute_censored(np.where(censored, values, filled), limits, fitted, np.array(sd))
         shape = _terms(theta, u, v)[0]
         excess = max(0.0, sd**2 - float(variance[present].mean())) if variance.max() > 1e-9 else 0.0
         return theta, (filled - shape) @ means.T, sd, excess
@@ -140,7 +141,7 @@ class ModelSizeLaw:
         total = 1 + raw.sum(axis=2)
         self.alpha_, self.beta_exponent_ = np.exp(self._theta[:, :, 0]), np.exp(self._theta[:, :, 1])
         self.shares_ = np.stack([1 / total, raw[:, :, 0] / total, raw[:, :, 1] / total], axis=2)
-        typical = np.exp(self.log_scale_.mean(axis=1))
+        typical = np.exp(np.nanmean(self.log_scale_, axis=1))
         self.d_min_ = typical * self.shares_[:, :, 0]
         self.a_ = (typical * self.shares_[:, :, 1]) ** (1 / self.alpha_) * self.sigma_ref_
         self.b_ = (typical * self.shares_[:, :, 2]) ** (1 / self.beta_exponent_) * self.size_ref_
@@ -176,7 +177,7 @@ class ModelSizeLaw:
         v = np.zeros_like(u) if model_size is None else np.full_like(u, np.log(model_size / self.size_ref_))
         shape = _terms(self._theta[:, level], u, v)[0]
         scales = self.log_scale_[:, :, level]
-        scale = scales.mean(axis=1) if task is None else scales[:, self.tasks_.index(task)]
+        scale = np.nanmean(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
         return np.exp(shape + scale[:, None])
 
     def predict(self, table: pd.DataFrame) -> np.ndarray:

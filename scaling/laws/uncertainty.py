@@ -12,17 +12,36 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.90
+WIDE = 10.0  # a positive quantity whose interval spans more than this factor is not determined
 
 
 def interval(samples: np.ndarray, level: float = LEVEL) -> list[float | None]:
-    """[low, high] percentile interval of the resampled rows of a 1-d array; nan-safe; [None, None] without samples."""
+    """[low, high] percentile interval of a 1-d array's resampled rows; nan-safe; [None, None] without samples.
+
+    It reaches as far as the point estimate, row 0: resampling that leaves the estimate outside says that the
+    uncertainty is at least that large, not that the estimate is wrong.
+    """
+    point = np.asarray(samples, dtype=float)[:1]
     draws = np.asarray(samples, dtype=float)[1:]
     draws = draws[~np.isnan(draws)]
     if len(draws) < 20:
         return [None, None]
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="nearest" if np.isinf(draws).any() else "linear")
-    return [float(low), float(high)]
+    point = point[np.isfinite(point)]
+    return [float(min([low, *point])), float(max([high, *point]))]
+
+
+def bands(samples: np.ndarray, level: float = LEVEL, method: str = "linear") -> np.ndarray:
+    """(2, ...) intervals of many quantities at once, (R, ...) samples each; as `interval`, they reach their points."""
+    low, high = np.nanquantile(samples[1:], [(1 - level) / 2, (1 + level) / 2], axis=0, method=method)
+    return np.stack([np.fmin(low, samples[0]), np.fmax(high, samples[0])])
+
+
+def undetermined(samples: np.ndarray) -> bool:
+    """Whether a positive quantity is not known within a factor of WIDE: nothing that should be printed as a number."""
+    low, high = interval(samples)
+    return low is not None and not (low > 0 and high <= WIDE * low)
 
 
 def estimate(name: str, samples: np.ndarray) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import matplotlib
 
@@ -11,11 +11,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import search_range
-from scaling.laws.uncertainty import LEVEL
+from scaling.laws.uncertainty import LEVEL, bands
 from scaling.report.fit import Result
 
 STYLE = {
@@ -30,24 +30,52 @@ def _colours(count: int) -> np.ndarray:
 
 
 def _ratio(value: float) -> str:
-    """A ratio as people write it: 0.25, 4, 1/512."""
-    if value >= 0.1:
-        return f"{value:g}"
+    """A ratio as people write it: 4, 1/4, 1/512; a fraction below one is never mixed with its decimal."""
     inverse = 1 / value
-    return f"1/{inverse:.0f}" if abs(inverse - round(inverse)) < 0.02 * inverse else f"{value:.2g}"
+    if value < 1 and abs(inverse - round(inverse)) < 0.005 * inverse:
+        return f"1/{inverse:.0f}"
+    return f"{value:.3g}"
+
+
+def _ratios(values: Sequence[float]) -> list[str]:
+    """Labels of one axis: all fractions below one as 1/n, or all as decimals where one of them is none."""
+    labels = [_ratio(v) for v in values]
+    mixed = any(v < 1 and not label.startswith("1/") for v, label in zip(values, labels))
+    return [f"{v:.3g}" for v in values] if mixed else labels
+
+
+def ticks(low: float, high: float, most: int = 5) -> tuple[np.ndarray, list[str]]:
+    """Where a logarithmic axis from `low` to `high` has its labels, and labels that differ from each other.
+
+    1, 2 and 5 of each decade where that gives three or more, else evenly spaced round numbers.
+    """
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        at = np.array(sorted(d * s for d in decades for s in steps))
+        at = at[(at >= low) & (at <= high)]
+        if len(at) >= 3:
+            break
+    else:
+        at = MaxNLocator(most - 1).tick_values(low, high)
+        at = at[(at >= low) & (at <= high) & (at > 0)]
+    at = at[:: -(-len(at) // most)] if len(at) else np.array([low])
+    for digits in range(1, 16):
+        labels = [f"{v:.{digits}g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-") for v in at]
+        if all(abs(float(label) / v - 1) < 1e-9 for label, v in zip(labels, at)):
+            break
+    return at, labels
 
 
 def _sigma_axis(axis, utds: np.ndarray) -> None:
     axis.set_xscale("log")
-    axis.set_xticks(utds)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+    axis.set_xticks(utds, _ratios(utds))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("σ: updates per transition")
 
 
 def _band(axis, x, samples: np.ndarray, colour, label: str | None = None) -> None:
     if len(samples) > 20:
-        low, high = np.nanquantile(samples[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        low, high = bands(samples)
         axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     axis.plot(x, samples[0], color=colour, label=label)
 
@@ -77,7 +105,7 @@ def curves(result: Result) -> Figure | None:
             if steps is None:
                 continue
             axis.plot(steps, returns.mean(axis=0), color=colour, lw=0.8, alpha=0.8, label=_ratio(utd))
-            reached = np.isfinite(crossings.steps_[0, best])
+            reached = np.isfinite(crossings.steps_[0, best]) & (crossings.steps_[0, best] > 0)
             axis.plot(crossings.steps_[0, best][reached], result.thresholds[reached], "o", color=colour, ms=3)
         longest = cells.loc[cells["task"] == task, "horizon"].max()
         axis.set(xscale="log", xlim=(longest / 300, longest * 1.05), title=task, xlabel="environment steps")
@@ -138,18 +166,17 @@ def data_law(result: Result) -> Figure | None:
         for task in law.tasks_:
             here = (cells["task"] == task).to_numpy()
             factor = np.exp(np.nanmean(law.log_scale_[0, :, level]) - law.log_scale_[0, law.tasks_.index(task), level])
-            values = np.exp(result.points.values[0, here, level]) * factor
+            values = np.exp(result.points.values[0, here, level]) * factor  # 0: reached before the first evaluation
             if sized:
                 values = values * _size_factor(law, cells[here], level)
             axis.plot(cells.loc[here, "utd"], values, markers[task], color=colour, ms=3.5, mec="white", mew=0.3)
-            lost = ~np.isfinite(values)
-            if lost.any():
-                axis.plot(cells.loc[here, "utd"][lost], cells.loc[here, "horizon"][lost] * factor, "^", mfc="none",
+            for lost, bound, mark in ((np.isinf(values), "horizon", "^"), (values == 0, "first", "v")):
+                axis.plot(cells.loc[here, "utd"][lost], cells.loc[here, bound][lost] * factor, mark, mfc="none",
                           color=colour, ms=6)  # fmt: skip
     axis.set_yscale("log")
     axis.set_ylabel("D: steps until J, typical task")
     _sigma_axis(axis, result.utds)
-    axis.legend(fontsize=7, title="open triangle: not reached by then", title_fontsize=6)
+    axis.legend(fontsize=7, title="open triangle: not reached by then (up), before then (down)", title_fontsize=6)
     axis = axes[1]
     residuals = getattr(law, "residuals_", None)
     if residuals is not None:
@@ -191,7 +218,7 @@ def frontier(result: Result) -> Figure | None:
                       mec="black", mew=0.5)  # fmt: skip
             budget, utd = np.exp(found.log_budget_[0, level]), np.exp(found.log_utd_[:, level])
             if len(utd) > 20:
-                low, high = np.quantile(utd[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+                low, high = bands(utd)
                 right.vlines(budget, low, high, color=colour, lw=1.5, alpha=0.6)
             held = level in found.held_out_
             right.plot(budget, utd[0], "D" if held else "o", color=colour, mfc="white" if held else colour)
@@ -201,14 +228,18 @@ def frontier(result: Result) -> Figure | None:
         unit = {"flops": "FLOPs", "seconds": "seconds"}[currency]
         left.set(xscale="log", yscale="log", xlabel=f"C: {unit} of updates until J", ylabel="D: steps until J")
         right.set(xscale="log", yscale="log", xlabel=f"F: budget until J, {unit}", ylabel="σ*: cheapest ratio")
-        ticks = [u for u in 2.0 ** np.arange(-20, 12) if right.get_ylim()[0] <= u <= right.get_ylim()[1]]
-        right.set_yticks(ticks[:: max(1, len(ticks) // 6)])
-        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+        powers = [u for u in 2.0 ** np.arange(-20, 12) if right.get_ylim()[0] <= u <= right.get_ylim()[1]]
+        powers = powers[:: max(1, len(powers) // 6)]
+        if len(powers) >= 2:
+            right.set_yticks(powers, _ratios(powers))
+        else:  # within a factor of two
+            right.set_yticks(*ticks(*right.get_ylim()))
         right.yaxis.set_minor_formatter(NullFormatter())
         for axis in (left, right):
-            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
+            axis.set_xticks(*ticks(*axis.get_xlim()))
             axis.xaxis.set_minor_formatter(NullFormatter())
+        left.set_yticks(*ticks(*left.get_ylim()))
+        left.yaxis.set_minor_formatter(NullFormatter())
         left.legend(fontsize=7, title="dot: least F", title_fontsize=7)
         right.legend(fontsize=7, loc="lower right")
     return figure
@@ -232,8 +263,7 @@ def delta(result: Result) -> Figure | None:
         axis.axhline(edge, color="tab:red", lw=0.7, ls=":")
     axis.set(xscale="log", yscale="log", xlabel="δ: FLOPs one transition is worth", ylabel="σ*: cheapest ratio",
              ylim=(grid[0] * 0.9, grid[-1] * 1.1))  # fmt: skip
-    axis.set_yticks(result.utds)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _ratio(v)))
+    axis.set_yticks(result.utds, _ratios(result.utds))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.legend(fontsize=7, title="dotted red: range of runs", title_fontsize=7)
     return figure

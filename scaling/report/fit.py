@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from scaling.laws.published import (
     published_crossings,
     published_frontier,
 )
+from scaling.laws.uncertainty import bands
 
 ASSUMED_MODEL_SIZE = 1.5e5  # the published one; only used, and said so, where neither the user nor the runs tell
 
@@ -47,9 +49,11 @@ class Options:
     table: str | None = option(None, "only write the curves as one long table to this file (.csv, .csv.gz, .parquet)")
     plugins: list = option([], "Python files that register more readers", words)
     crossings: str | None = option(None, "instead of curves: a table task, utd, threshold, env_steps, "
-                                         "optional model_size, batch_size, censored")  # fmt: skip
+                                         "optional model_size, batch_size, censored, left_censored")  # fmt: skip
     out: str = option("laws", "folder for laws.json, tables/, figures/ and report.html")
     where: str | None = option(None, "keep rows that satisfy this, such as \"task == 'Ant' and utd <= 4\"")
+    set: list | None = option(None, "key(s) of the runs, such as num_envs, whose values become the column set: runs "
+                                    "that differ in them are told apart", words)  # fmt: skip
     hparams_from: list | None = option(None, "set(s) that B* and eta* are fitted on; all by default", words)
     data_from: list | None = option(None, "set(s) that the data law is fitted on; all by default", words)
     scales: str | None = option(None, "CSV (task, max_return, optional set): returns become 1000 * return / "
@@ -86,6 +90,7 @@ class Result:
     held_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     published: dict[str, Any] = field(default_factory=dict)
     max_return: dict[str, float] = field(default_factory=dict)
+    highest: dict[str, float] = field(default_factory=dict)  # per task the best mean return seen, scaled
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -170,7 +175,13 @@ def fit(options: Options) -> Result:
 
 
 def _from_curves(options: Options, rng: np.random.Generator) -> Result:
-    curves = read_curves(options.curves, options.where, options.meta, options.resumed)
+    curves = read_curves(options.curves, options.where, options.meta, options.resumed, options.set)
+    if options.set and options.data_from is None and curves.table["set"].nunique() > 1:
+        known = sorted(curves.table["set"].unique())
+        raise InputError(f"set={','.join(options.set)} tells {len(known)} kinds of runs apart ({', '.join(known)}):"
+                         f" choose one with data_from={known[0]}, and hparams_from= where it is another")  # fmt: skip
+    if options.set and options.hparams_from is None:
+        options = dataclasses.replace(options, hparams_from=options.data_from)
     curves, max_return = normalise(curves, options.scales, options.direction == "lower")
     table, notes = curves.table, list(curves.notes)
     if options.hparams_from is None and options.data_from is None and table["set"].nunique() > 1:
@@ -186,20 +197,33 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         thresholds = choose_thresholds(for_data, CELL)
         notes.append(f"thresholds: {RULE.format(count=len(thresholds))}")
     crossings = Crossings(CELL, options.samples, options.seed).fit(for_data, thresholds)
+    highest = crossings.highest()
     notes += crossings.notes_
-    reached = np.isfinite(crossings.steps_[0]).any(axis=0)
+    crossed = np.isfinite(crossings.steps_[0])
+    early = crossed & (crossings.steps_[0] == 0)
+    reached, seen = crossed.any(axis=0), (crossed & ~early).any(axis=0)
     if not reached.any():
         best = max(returns.mean(axis=0).max() for _, returns in crossings.curves_)
         raise InputError(
             f"no run reaches any threshold ({thresholds.min():.4g} to {thresholds.max():.4g}): the highest mean return"
             f" is {best:.4g}; give thresholds= below it, or leave them out"
         )
-    if not reached.all():
-        notes.append("reached by no run, left out: J = " + ", ".join(f"{j:.4g}" for j in thresholds[~reached]))
-        crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(reached))
+    if not seen.any():
+        raise InputError(
+            f"every run that reaches a threshold ({thresholds.min():.4g} to {thresholds.max():.4g}) is above it at its"
+            " first evaluation, so nothing says when it got there: evaluate earlier, or give higher thresholds="
+        )
+    for kept, what in ((reached, "reached by no run"), (seen | ~reached, "reached only before a first evaluation")):
+        if not kept.all():
+            notes.append(f"{what}, left out: J = " + ", ".join(f"{j:.4g}" for j in thresholds[~kept]))
+    if early[:, seen].any():
+        notes.append(f"{int(early[:, seen].sum())} of {int(crossed[:, seen].sum())} crossings lie before their run's"
+                     " first evaluation and count as that, not as a number: evaluate earlier")  # fmt: skip
+    if not seen.all():
+        crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
     points = data_points(crossings, rng)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
-                    notes=notes + points.notes)  # fmt: skip
+                    highest=highest, notes=notes + points.notes)  # fmt: skip
     level = options.hparams_threshold
     level = float(crossings.thresholds_[-1]) if level is None else sign * level
     same = options.hparams_from == options.data_from and np.isclose(crossings.thresholds_, level).any()
@@ -208,13 +232,15 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         result.hparams_crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.array([at]))
     else:
         result.hparams_crossings = Crossings(CELL, options.samples, options.seed + 1).fit(for_hparams, [level])
-    if np.isfinite(result.hparams_crossings.steps_[0]).any():
+    found = result.hparams_crossings.steps_[0]
+    if (np.isfinite(found) & (found > 0)).any():
         result.surface = fit_hyperparameters(result.hparams_crossings, 0, rng)
         for name in ("batch_size", "learning_rate"):
             if name not in result.surface.swept_:
                 result.notes.append(f"{name} takes fewer than three values at each (task, sigma): no best value fitted")
     else:
-        result.notes.append(f"no run reaches J = {level:.4g}: no best hyperparameters; lower hparams_threshold")
+        result.notes.append(f"no run is seen to cross J = {level:.4g}: no best hyperparameters; give"
+                            " another hparams_threshold")  # fmt: skip
     return result
 
 
@@ -227,6 +253,7 @@ def _from_crossings(options: Options) -> Result:
     table = table.assign(
         task=table.get("task", "all"), threshold=table.get("threshold", 0.0),
         censored=table["censored"].astype(bool) if "censored" in table else False,
+        left_censored=table["left_censored"].astype(bool) if "left_censored" in table else False,
         model_size=table.get("model_size", np.nan),
     )  # fmt: skip
     # The rules of a curves table hold here as well: numbers, positive ratios, no negative steps.
@@ -239,19 +266,22 @@ def _from_crossings(options: Options) -> Result:
         row = table.index[table.duplicated([*key, "threshold"])][0]
         raise InputError(f"{options.crossings}: row {row} repeats a (task, utd, model_size, threshold); keep one")
     thresholds = np.sort(table["threshold"].unique().astype(float))
-    cells = table.groupby(key, dropna=False)["env_steps"].max().reset_index().rename(columns={"env_steps": "horizon"})
+    cells = table.groupby(key, dropna=False)["env_steps"].agg(horizon="max", first="min").reset_index()
     cells["cells"] = 1
     if "batch_size" in table:
         cells["batch_size"] = table.groupby(key, dropna=False)["batch_size"].first().to_numpy()
     at = table.merge(cells.assign(at=cells.index), on=key, how="left")["at"].to_numpy()
     values = np.full((1, len(cells), len(thresholds)), np.nan)
     steps = np.log(table["env_steps"].to_numpy(dtype=float))
-    values[0, at, np.searchsorted(thresholds, table["threshold"])] = np.where(table["censored"], np.inf, steps)
+    values[0, at, np.searchsorted(thresholds, table["threshold"])] = np.where(
+        table["censored"], np.inf, np.where(table["left_censored"], -np.inf, steps)
+    )
     notes = ["fitted from a table of crossings: no seeds, so no intervals, no hyperparameters, no held-out errors"]
     if np.isnan(values).any():
         values = np.where(np.isnan(values), np.inf, values)
         notes.append("a (task, utd, threshold) without a row counts as censored at that cell's largest env_steps")
-    return Result(options, None, thresholds, DataPoints(cells, values, thresholds), notes=notes)
+    highest = {t: float(rows["threshold"].max()) for t, rows in table[~table["censored"]].groupby("task")}
+    return Result(options, None, thresholds, DataPoints(cells, values, thresholds), highest=highest, notes=notes)
 
 
 def _costs(result: Result) -> None:
@@ -316,7 +346,7 @@ def _frontiers(result: Result) -> None:
     for factor in np.geomspace(1e-2, 1e2, 13):
         frontier = run(CostModel(**{**cost.__dict__, "delta": reference * factor, "currency": "flops"}), first)
         for level, threshold in enumerate(result.thresholds):
-            low, high = np.quantile(frontier.log_utd_[:, level], [0.05, 0.95])
+            low, high = bands(frontier.log_utd_[:, level]) if len(frontier.log_utd_) > 1 else (np.nan, np.nan)
             rows.append((reference * factor, threshold, np.exp(frontier.log_utd_[0, level]), np.exp(low), np.exp(high),
                          frontier.exponent_[0]))  # fmt: skip
     result.sensitivity = pd.DataFrame(rows, columns=["delta", "threshold", "utd", "low", "high", "exponent"])

@@ -58,13 +58,13 @@ def number(value: float | None) -> str:
 
 
 def with_interval(block: dict[str, Any], name: str, undetermined: bool = False) -> str:
-    """`0.45 [0.36, 0.55]`, or the word undetermined."""
-    if undetermined:
+    """`0.452 [0.361, 0.551]`, or the word undetermined. As many digits in each, so that rounding keeps their order."""
+    if undetermined or name in (block.get("undetermined") or []):
         return UNDETERMINED
     low, high = block.get(f"{name}_interval", [None, None])
     if low is None or high is None:
         return number(block[name])
-    return f"{number(block[name])} [{low:.2g}, {high:.2g}]"
+    return f"{number(block[name])} [{low:.3g}, {high:.3g}]"
 
 
 def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -77,7 +77,7 @@ def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
         low, high = block["exponent_interval"]
         line = f"{symbol} goes as σ^k with k = {with_interval(block, 'slope')}."
         if not block["determined"]:
-            may_not.append(f"{line[:-1]}: the sweep shows no clear interior optimum, so treat the slope as unknown.")
+            may_not.append(f"How {symbol} goes with σ: the sweep shows no clear interior optimum.")
         elif low is not None and low <= 0 <= high:
             may_not.append(f"That {symbol} changes with σ: the interval of its exponent contains 0.")
         else:
@@ -107,15 +107,19 @@ def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
     for currency, block in laws["frontier"].items():
         bounded = [p for p in block["points"] if p["at_bound"]]
         low, high = laws["range"]["utd"]
-        outside = [p for p in block["points"] if not low <= p["utd"] <= high]
+        outside = [p for p in block["points"] if p["utd"] is not None and not low <= p["utd"] <= high]
+        unknown = [p for p in block["points"] if "utd" in p["undetermined"] and not p["at_bound"]]
         top = block["points"][-1]
         if bounded:
             share = f"{len(bounded)} of {len(block['points'])}"
             may_not.append(f"σ* in {currency} at {share} thresholds: the cheapest ratio lies at the end of the search "
                            "range, 4 times beyond the runs.")  # fmt: skip
-        else:
+        elif not unknown and top not in outside and top["utd_interval"][0] is not None:
             at = number(top["threshold"])
             may.append(f"The cheapest σ in {currency} at J = {at} is {with_interval(top, 'utd')}.")
+        if unknown:
+            may_not.append(f"σ* in {currency} at {len(unknown)} of {len(block['points'])} thresholds: undetermined, its"
+                           " interval spans more than a factor of ten.")  # fmt: skip
         if outside and not bounded:
             may_not.append(f"σ* in {currency} at {len(outside)} thresholds lies outside the ratios that were run "
                            f"({number(low)} to {number(high)}): run there before relying on it.")  # fmt: skip
@@ -140,7 +144,7 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
         block = laws[name]
         if block is not None:
             theirs = laws["published"].get(name, {}).get("exponent")
-            rows.append([symbol, with_interval(block, "exponent"), number(theirs),
+            rows.append([symbol, with_interval(block, "exponent", not block["determined"]), number(theirs),
                          "yes" if block["determined"] else UNDETERMINED, len(block["at_edge"])])  # fmt: skip
     head = ["best value", "exponent (σ^-x)", "published estimator", "interior optimum", "cells at edge"]
     tables = [{"head": head, "rows": rows}] if rows else []
@@ -152,12 +156,13 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
                 "text": "D_J(σ) = D_min + (β/σ)^α for the typical task (geometric mean of tasks)."})  # fmt: skip
     for currency, block in laws["frontier"].items():
         low, high = laws["range"]["utd"]
-        rows = [[number(p["threshold"]), with_interval(p, "utd"), with_interval(p, "env_steps"),
-                 with_interval(p, "compute"), with_interval(p, "budget"),
-                 "at bound" if p["at_bound"] else "inside" if low <= p["utd"] <= high else "outside"]
+        rows = [[number(p["threshold"]), *(with_interval(p, n) for n in ("utd", "env_steps", "compute", "budget")),
+                 "at bound" if p["at_bound"] else UNDETERMINED if p["utd"] is None
+                 else "inside" if low <= p["utd"] <= high else "outside"]
                 for p in block["points"]]  # fmt: skip
         head = ["J", "σ*", "D: steps", f"C: {currency}", f"F: {currency}", "range of runs"]
-        text = f"σ*(F) = {number(block['scale'])} · F^{with_interval(block, 'exponent')}, top two budgets left out."
+        text = "σ*(F): undetermined." if block["undetermined"] else (
+            f"σ*(F) = {number(block['scale'])} · F^{with_interval(block, 'exponent')}, top two budgets left out.")
         if currency == "flops":
             cost = laws["cost"]
             text += f" δ = {number(cost['delta'])} FLOPs per transition, N = {number(cost['model_size'])}."

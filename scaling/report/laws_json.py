@@ -1,26 +1,30 @@
 """laws.json, the tidy tables and the samples: what a fit leaves behind for people, programs and `scripts/plan.py`.
 
 Schema of laws.json, version 1. Every number `x` that has one carries `x_interval`: [low, high] at `interval_level`, or
-[null, null] where nothing could be resampled. Names in `undetermined` are numbers that the data do not tell.
+[null, null] where nothing could be resampled. Names in `undetermined` are numbers that the data do not tell: they are
+null, their intervals stand.
 
     schema, interval_level, samples, options       how the fit was made
     tasks            {task: {max_return}}
-    batch_size       exponent (B* ~ sigma^-exponent), slope (= -exponent), determined, threshold,
-                     at_sigma_1 {task: {value, value_interval}}, at_edge [{task, utd, best, lowest, highest}]
+    batch_size       exponent (B* ~ sigma^-exponent), slope (= -exponent), determined (if not, these are null),
+                     threshold, at_sigma_1 {task: {value, value_interval}}, at_edge [{task, utd, best, lowest, highest}]
     learning_rate    the same for eta*
     data[]           threshold, d_min, alpha, beta: D = d_min + (beta / utd)^alpha for the typical task; scale
                      {task: factor on D}; residual_sd of ln D; undetermined [names]; with model size also b,
                      beta_exponent: + (b / N)^beta_exponent
     cost             currency-free: model_size, delta, flops_per_sample, seconds_per_transition, seconds_per_update,
                      seconds_per_update_sample, overlapped
-    frontier         {flops, seconds}: exponent, scale of utd*(F) = scale * F^exponent; points[] threshold, utd,
-                     env_steps, compute, budget, at_bound; held_out[] threshold, predicted, found, relative_error
+    frontier         {flops, seconds}: exponent, scale of utd*(F) = scale * F^exponent, undetermined [names]; points[]
+                     threshold, utd, env_steps, compute, budget, at_bound, undetermined [names]; held_out[] threshold,
+                     predicted, found, relative_error
     held_out[]       split, utd, threshold, predicted, observed, relative_error, published_relative_error, tasks and
                      censored (tasks in the averages, tasks that never reach the threshold)
     published        batch_size, learning_rate {exponent}; data {a, b, c, scale, threshold}; frontier {exponent, scale}
     settings         fixed {key: value}: what all runs of a sweep were told alike; learning_rate_keys [keys]: those
                      that followed the learning rate; {} where the curves were no sweep's
-    range            utd, threshold: [lowest, highest] fitted
+    range            utd, threshold: [lowest, highest] fitted; highest {task: the best mean return seen}; ceiling: the
+                     scaled return that nothing exceeds, null where scales= does not tell
+    warmup           transitions before a run's first update, null where unknown: no plan is shorter
     notes[]          what may not be concluded, one sentence each
 """
 
@@ -34,12 +38,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scaling.curves.table import NORMAL_RETURN
 from scaling.errors import InputError
 from scaling.laws.cost import CostModel
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
 from scaling.laws.model_size import ModelSizeLaw
-from scaling.laws.uncertainty import LEVEL, estimate
+from scaling.laws.uncertainty import LEVEL, estimate, undetermined
 from scaling.report.fit import Result
 
 SCHEMA = "scaling-laws/1"
@@ -60,6 +65,11 @@ def clean(value: Any) -> Any:
     return value
 
 
+def withhold(block: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The block with null for what the data do not tell."""
+    return {**block, **dict.fromkeys(names)}
+
+
 def hyperparameter(result: Result, name: str) -> dict[str, Any] | None:
     """The block of one hyperparameter, or None where it was not swept."""
     surface = result.surface
@@ -68,8 +78,11 @@ def hyperparameter(result: Result, name: str) -> dict[str, Any] | None:
     exponent = surface.exponent_[name]
     edge = surface.edge_[(surface.edge_["hyperparameter"] == name) & surface.edge_["at_edge"]]
     at_one = {task: estimate("value", np.exp(surface.log_best_[name][:, i])) for i, task in enumerate(surface.tasks_)}
+    known = surface.determined_[name]
+    at_one = {task: withhold(value, [] if known else ["value"]) for task, value in at_one.items()}
     return {
-        **estimate("exponent", exponent), **estimate("slope", -exponent), "determined": surface.determined_[name],
+        **withhold({**estimate("exponent", exponent), **estimate("slope", -exponent)},
+                   [] if known else ["exponent", "slope"]), "determined": known,
         "threshold": float(result.hparams_crossings.thresholds_[0]), "at_sigma_1": at_one,
         "at_edge": edge[["task", "utd", "best", "lowest", "highest"]].to_dict("records"),
     }  # fmt: skip
@@ -92,28 +105,33 @@ def data_block(result: Result) -> list[dict[str, Any]]:
         entry["residual_sd"] = float(law.residual_sd_[level])
         names = {"a": "beta"} if isinstance(law, ModelSizeLaw) else {}
         entry["undetermined"] = [names.get(n, n) for n, known in law.determined_.items() if not known[level]]
-        out.append(entry)
+        out.append(withhold(entry, entry["undetermined"]))
     return out
 
 
 def frontier_block(frontier: Frontier, thresholds: np.ndarray) -> dict[str, Any]:
-    points = [
-        {"threshold": float(j), **estimate("utd", np.exp(frontier.log_utd_[:, k])),
-         **estimate("env_steps", np.exp(frontier.log_data_[:, k])),
-         **estimate("compute", np.exp(frontier.log_compute_[:, k])),
-         **estimate("budget", np.exp(frontier.log_budget_[:, k])), "at_bound": bool(frontier.at_bound_[0, k])}
-        for k, j in enumerate(thresholds)
-    ]  # fmt: skip
+    quantities = {"utd": frontier.log_utd_, "env_steps": frontier.log_data_, "compute": frontier.log_compute_,
+                  "budget": frontier.log_budget_}  # fmt: skip
+    points = []
+    for k, j in enumerate(thresholds):
+        samples = {name: np.exp(logs[:, k]) for name, logs in quantities.items()}
+        bound = bool(frontier.at_bound_[0, k])
+        unknown = [name for name, values in samples.items() if bound or undetermined(values)]
+        entry: dict[str, Any] = {"threshold": float(j), "at_bound": bound, "undetermined": unknown}
+        for name, values in samples.items():
+            entry.update(estimate(name, values))
+        points.append(withhold(entry, unknown))
     held = [
         {"threshold": float(thresholds[k]), **estimate("predicted", np.exp(v)),
          "found": float(np.exp(frontier.log_utd_[0, k])),
          "relative_error": float(np.exp(v[0] - frontier.log_utd_[0, k]) - 1)}
-        for k, v in frontier.held_out_.items()
+        for k, v in frontier.held_out_.items() if not any("utd" in p["undetermined"] for p in points)
     ]  # fmt: skip
+    unknown = ["exponent", "scale"] if any("utd" in p["undetermined"] for p in points) else []
     with np.errstate(over="ignore"):  # of a law that nothing determines; infinity is written as null
         scale = np.exp(frontier.log_scale_)
-    return {**estimate("exponent", frontier.exponent_), **estimate("scale", scale),
-            "points": points, "held_out": held}  # fmt: skip
+    law = withhold({**estimate("exponent", frontier.exponent_), **estimate("scale", scale)}, unknown)
+    return {**law, "undetermined": unknown, "points": points, "held_out": held}
 
 
 def published_block(result: Result) -> dict[str, Any]:
@@ -145,7 +163,10 @@ def as_dict(result: Result) -> dict[str, Any]:
         "frontier": {name: frontier_block(f, result.thresholds) for name, f in result.frontiers.items()},
         "held_out": result.held_out.to_dict("records"), "published": published_block(result),
         "range": {"utd": [result.utds.min(), result.utds.max()],
-                  "threshold": [result.thresholds.min(), result.thresholds.max()]},
+                  "threshold": [result.thresholds.min(), result.thresholds.max()], "highest": result.highest,
+                  "ceiling": NORMAL_RETURN if result.options.scales not in (None, "auto")
+                  and result.options.direction == "higher" else None},
+        "warmup": result.curves.facts.get("warmup") if result.curves else None,
         "settings": result.curves.facts.get("settings", {}) if result.curves else {},
         "notes": result.notes,
     })  # fmt: skip
@@ -227,14 +248,29 @@ class SavedLaws:
         best = mean[:, None] - self.arrays[f"exponent_{name}"][:, None] * np.log(utd)[None]
         return np.exp(best if block["determined"] else np.clip(best, *self.arrays[f"log_range_{name}"]))
 
+    def levels(self, task: str | None) -> np.ndarray:
+        """Numbers of the thresholds that the task (None: any) was seen to cross."""
+        scales = np.isfinite(self.law.log_scale_[0])
+        levels = np.flatnonzero(scales.any(axis=0) if task is None else scales[self.tasks.index(task)])
+        if not len(levels):
+            raise InputError(f"task={task!r} crosses none of the thresholds fitted: fit lower thresholds=")
+        return levels
+
+    def most(self, task: str | None) -> float:
+        """The return, scaled, that has been seen and that the task can give: of the typical task what all reach."""
+        highest, ceiling = self.json["range"].get("highest", {}), self.json["range"].get("ceiling")
+        seen = highest.get(task, np.inf) if task is not None else min(highest.values(), default=np.inf)
+        return min(seen, np.inf if ceiling is None else ceiling)
+
     def steps(self, utd: np.ndarray, target: float, task: str | None, model_size: float | None = None) -> np.ndarray:
         """(R, G) steps to a target between thresholds: ln D interpolated in J, extrapolated from the last two."""
-        j = self.law.thresholds_
+        levels = self.levels(task)
+        j = self.law.thresholds_[levels]
         more = {"model_size": model_size} if isinstance(self.law, ModelSizeLaw) else {}
         if len(j) == 1:
-            return self.law.predict_samples(utd, 0, task, **more)
+            return self.law.predict_samples(utd, levels[0], task, **more)
         at = int(np.clip(np.searchsorted(j, target), 1, len(j) - 1))
-        low, high = (np.log(self.law.predict_samples(utd, k, task, **more)) for k in (at - 1, at))
+        low, high = (np.log(self.law.predict_samples(utd, levels[k], task, **more)) for k in (at - 1, at))
         share = (target - j[at - 1]) / (j[at] - j[at - 1])
         return np.exp(low + share * (high - low))
 

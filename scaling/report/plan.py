@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling.cli import option
+from scaling.cli import boolean, option
 from scaling.errors import InputError
 from scaling.laws.frontier import minimise, search_range
 from scaling.laws.model_size import ModelSizeLaw
-from scaling.laws.uncertainty import interval
+from scaling.laws.uncertainty import interval, undetermined
 from scaling.report.laws_json import SavedLaws
 from scaling.sweep.plan_file import to_override
 
@@ -38,6 +38,7 @@ class Options:
     max_env_steps: float | None = option(None, "only ratios that need at most this many steps", float)
     max_compute: float | None = option(None, "only ratios whose updates cost at most this much of the currency", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default the laws' own", float)
+    extrapolate: bool = option(False, "plan for targets above anything seen and ratios beyond the runs too", boolean)
     seeds: int = option(4, "seeds per proposed run", int)
 
 
@@ -58,6 +59,11 @@ class Plan:
     model_size: float | None
     warnings: list[str] = field(default_factory=list)
     next_runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def undetermined(self) -> bool:
+        """Whether the laws do not tell D: then there is nothing to run for this target."""
+        return undetermined(self.env_steps)
 
 
 def parse_budget(text: str) -> tuple[float, str]:
@@ -80,9 +86,12 @@ class Planner:
         self.laws, self.task, self.currency, self.utd = laws, task, currency, utd
         self.cost = replace(laws.cost, currency=currency, delta=laws.cost.delta if delta is None else delta)
         grid = search_range(np.array([*laws.json["range"]["utd"], *([utd] if utd else [])]), 2.0)
+        self.warmup = laws.json.get("warmup") or 0.0
         if utd:  # moved, equally spaced as it is, onto the ratio asked for
             grid += np.log(utd) - grid[np.argmin(np.abs(grid - np.log(utd)))]
         self.grid = np.exp(grid)
+        first, last = laws.json["range"]["utd"]
+        self.ran = (self.grid >= first * 0.999) & (self.grid <= last * 1.001)
         self.batch = laws.best("batch_size", self.grid, task)
         self.rate = laws.best("learning_rate", self.grid, task)
         if not np.isfinite(self.batch[0]).all():
@@ -112,18 +121,28 @@ class Planner:
     def best(self, target: float, options: Options) -> dict[str, Any]:
         """The cheapest allowed point; raises InputError where the limits leave none."""
         best: dict[str, Any] = {}
-        least = [np.inf, np.inf]
+        least, short = [np.inf, np.inf], 0.0
         for size in self.sizes:
             steps, compute, budget = self.curves(target, size)
             least = [min(least[0], steps[0].min()), min(least[1], compute[0].min())]
             keep = self.allowed(steps, compute, options)
+            short = max([short, *steps[0, keep]])
+            keep &= steps[0] > self.warmup
+            if (keep & self.ran).any() and not options.extrapolate:  # only limits drive a plan beyond what was run
+                keep &= self.ran
             if not keep.any():
                 continue
             at = int(np.flatnonzero(keep)[np.argmin(budget[0, keep])])
             if not best or budget[0, at] < best["budget"][0]:
-                free, _, bound = minimise(np.where(keep[None], budget, np.inf), np.log(self.grid))
+                free, _, _ = minimise(np.where(keep[None], budget, np.inf), np.log(self.grid))
+                bound = at in (np.flatnonzero(keep)[0], np.flatnonzero(keep)[-1])
                 best = {"at": at, "size": size, "steps": steps[:, at], "compute": compute[:, at],
-                        "budget": budget[:, at], "free": np.exp(free), "bound": bool(bound[0])}  # fmt: skip
+                        "budget": budget[:, at], "free": np.exp(free), "bound": bool(bound)}  # fmt: skip
+        if not best and short:
+            raise InputError(
+                f"these laws ask for {short:.3g} steps, fewer than the {self.warmup:.3g} before a run's first update:"
+                " they do not hold there; give a higher target, or fit runs whose evaluations start below it"
+            )
         if not best:
             raise InputError(
                 f"no ratio keeps the limits: the fewest steps are {least[0]:.3g}, the least compute {least[1]:.3g}"
@@ -160,11 +179,19 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     if options.utd is not None and not 0 < options.utd < np.inf:
         raise InputError(f"utd={options.utd}: must be positive: updates per transition")
     planner, scale = Planner(laws, task, currency, options.delta, options.utd), scale_of(laws, task)
-    low, high = laws.json["range"]["threshold"]
+    fitted = laws.law.thresholds_[laws.levels(task)]
+    low, high, most = float(fitted[0]), float(fitted[-1]), laws.most(task)
     warnings = []
     if options.target is not None:
         target = options.target / scale
+        if target > most + 1e-9 * abs(most) and not options.extrapolate:
+            raise InputError(
+                f"target={options.target:g} is beyond {most * scale:.4g}, the best mean return seen"
+                f"{'' if task is None else f' of {task}'} (or its known ceiling): nothing says that it can be reached;"
+                " give another target, or extrapolate=true"
+            )
     else:
+        high = max(low, min(high, most))
         target, reached = _affordable(planner, options, amount, kind, low, high)
         if reached:
             warnings.append(f"the budget buys more than J = {high * scale:.4g}, the highest return fitted; the plan "
@@ -184,7 +211,8 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     if not first * 0.999 <= plan.utd[0] <= last * 1.001:
         warnings.append(f"σ = {plan.utd[0]:.3g} lies outside the ratios that were run ({first:.3g} to {last:.3g})")
     if best["bound"] and not options.utd:
-        warnings.append("the cheapest ratio is the end of the search (2 times beyond the runs) or of the limits")
+        warnings.append("the cheapest ratio is the end of the runs', or of the limits: beyond may be cheaper; "
+                        "extrapolate=true looks up to 2 times beyond")  # fmt: skip
     for name in ("batch_size", "learning_rate"):
         block = laws.json[name]
         if block is None:
@@ -192,6 +220,11 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         elif not block["determined"]:
             taken = "the best within its grid" if laws.arrays["from_surface"] else "what the runs used"
             warnings.append(f"{name}: the sweep shows no clear interior optimum; {taken} is taken")
+    if plan.undetermined:
+        warnings.append("D is undetermined: its interval spans more than a factor of ten, so there is no command; more"
+                        " seeds and ratios narrow it")  # fmt: skip
+    if target > most:
+        warnings.append(f"target {plan.target:.4g} is above anything seen ({most * scale:.4g}): it may be out of reach")
     if laws.json["data"][-1]["undetermined"]:
         names = ", ".join(laws.json["data"][-1]["undetermined"])
         warnings.append(f"the data law's {names} are undetermined: far from the runs it is a guess")
@@ -267,21 +300,26 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
     return out
 
 
-def command(plan: Plan, settings: dict[str, Any] | None = None) -> str:
-    """A ready scripts/train.py command line; `settings` as in laws.json: how the runs behind the laws were made."""
+def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
+    """The words of a ready scripts/train.py command line, quoted for a shell: names in a fit may be anybody's.
+
+    settings: as in laws.json, how the runs behind the laws were made.
+    """
     fixed, tied = ((settings or {}).get(name) for name in ("fixed", "learning_rate_keys"))
-    words = ["python scripts/train.py"]
+    words = []
     if plan.task and plan.task != "all":
-        words.append(f"task={plan.task}")
+        words.append(f"task={to_override(plan.task)}")
     words += [f"algo.utd={plan.utd[0]:.6g}", f"algo.batch_size={max(1, round(plan.batch_size[0]))}"]
     if np.isfinite(plan.learning_rate[0]):
         words += [f"{key}={plan.learning_rate[0]:.3g}" for key in ["algo.critic_lr", *(tied or [])]]
     words.append(f"max_env_steps={round(plan.env_steps[0])}")
-    words += [shlex.quote(f"{key}={to_override(value)}") for key, value in (fixed or {}).items()]
-    return " ".join(words)
+    words += [f"{key}={to_override(value)}" for key, value in (fixed or {}).items()]
+    return ["python scripts/train.py", *map(shlex.quote, words)]
 
 
 def with_interval(samples: np.ndarray, form: str = ".3g") -> str:
-    """`1.2e+06  [1.0e+06, 1.5e+06]`."""
+    """`1.2e+06  [1.0e+06, 1.5e+06]`, or the word undetermined."""
     low, high = interval(samples)
+    if undetermined(samples):
+        return "undetermined"
     return f"{samples[0]:{form}}" + ("" if low is None else f"  [{low:{form}}, {high:{form}}]")

@@ -11,10 +11,15 @@ def bullet(line: str, width: int = 80) -> str:
     return textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
 
 
-def shell(command: str, width: int = 80) -> str:
-    """A command wrapped with backslashes: it can still be copied and run."""
-    lines = textwrap.wrap(command, width - 6, break_long_words=False, break_on_hyphens=False)
-    return " \\\n".join(("  " if i == 0 else "    ") + line for i, line in enumerate(lines))
+def shell(words: Sequence[str], width: int = 80) -> str:
+    """A command of quoted words, broken between words with backslashes: it can still be copied and run."""
+    lines = ["  " + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 3 <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append("    " + word)
+    return " \\\n".join(lines)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

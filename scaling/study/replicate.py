@@ -51,6 +51,7 @@ class Options:
     replicates: int = option(50, "synthetic sweeps to fit", int)
     samples: int = option(300, "bootstrap samples in each, for the coverage; 0 leaves it out", int)
     noise: str = option("realistic", "none, low or realistic")
+    every: float = option(0.0, "steps between evaluations; 0: 500 in each run", float)
     law_alone: bool = option(False, "run the data stage at the true B*, eta*", boolean)
     seed: int = option(0, "seed of the first replicate", int)
 
@@ -79,11 +80,12 @@ class Target:
         return self.data(utd) * COST.per_transition(utd, self.batch(utd))
 
 
-def replicate(truth: Truth, noise: Noise, seed: int, samples: int, law_alone: bool) -> dict[str, float]:
+def replicate(truth: Truth, noise: Noise, seed: int, samples: int, law_alone: bool,
+              every: float = 0.0) -> dict[str, float]:  # fmt: skip
     """One synthetic sweep through the chain: estimates, and whether each interval holds the truth."""
     rng = np.random.default_rng(seed)
     target = Target(truth, noise)
-    swept = sweep(truth, noise, rng, SWEEP)
+    swept = sweep(truth, noise, rng, SWEEP, every=every)
     first = Crossings(["set", *CELL], 0, seed).fit(swept, [TARGET])
     surface = fit_hyperparameters(first, 0, rng)
     best = None
@@ -93,7 +95,7 @@ def replicate(truth: Truth, noise: Noise, seed: int, samples: int, law_alone: bo
             [(t, u, *(surface.best_samples(n, t, u)[0, 0] for n in ("batch_size", "learning_rate"))) for t, u in keys],
             columns=CELL,
         )
-    ran = data_runs(truth, noise, rng, best, RUNS)
+    ran = data_runs(truth, noise, rng, best, RUNS, every=every)
     crossings = Crossings(["set", *CELL], samples, seed).fit(pd.concat([swept, ran], ignore_index=True), [TARGET])
     surface = fit_hyperparameters(crossings, 0, rng)
     law = fit_data_law(data_points(crossings, rng), rng)
@@ -164,7 +166,8 @@ def run(options: Options) -> pd.DataFrame:
     start = time.monotonic()
     rows = []
     for index in range(options.replicates):
-        rows.append(replicate(Truth(), NOISES[options.noise], options.seed + index, options.samples, options.law_alone))
+        rows.append(replicate(Truth(), NOISES[options.noise], options.seed + index, options.samples, options.law_alone,
+                              options.every))  # fmt: skip
         if sys.stderr.isatty():
             print(f"\r{index + 1} of {options.replicates}", end="", file=sys.stderr, flush=True)
     results = pd.DataFrame(rows)

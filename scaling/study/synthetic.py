@@ -77,8 +77,16 @@ def mean_factor(noise: Noise) -> float:
 
 
 def runs(truth: Truth, cells: pd.DataFrame, seeds: int, noise: Noise, rng: np.random.Generator,
-         points: int = POINTS) -> pd.DataFrame:  # fmt: skip
-    """Curves of `seeds` runs per row of cells (task, utd, batch_size, learning_rate, horizon), evenly logged."""
+         points: int = POINTS, every: float = 0.0) -> pd.DataFrame:  # fmt: skip
+    """Curves of `seeds` runs per row of cells (task, utd, batch_size, learning_rate, horizon).
+
+    Logged at `points` even steps up to the horizon, or every `every` steps, one interval for all runs.
+    """
+    if every:
+        counts = np.maximum(1, np.ceil(cells["horizon"].to_numpy(dtype=float) / every)).astype(int)
+        parts = [runs(truth, part.assign(horizon=count * every), seeds, noise, rng, count)
+                 for count, part in cells.groupby(counts)]  # fmt: skip
+        return pd.concat(parts, ignore_index=True)
     tau = np.array([truth.steps(*row) for row in zip(*(cells[c] for c in CELL))])
     tau = np.repeat(tau, seeds) * np.exp(noise.seed * rng.standard_normal(len(cells) * seeds))
     horizon = np.repeat(cells["horizon"].to_numpy(dtype=float), seeds)
@@ -98,7 +106,8 @@ def grid(truth: Truth, task: str, utds: Sequence[float], factor: float = 2.0) ->
 
 
 def sweep(truth: Truth, noise: Noise, rng: np.random.Generator, utds: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
-          seeds: int = 8, factor: float = 2.0, margin: float = 2.5, points: int = POINTS) -> pd.DataFrame:  # fmt: skip
+          seeds: int = 8, factor: float = 2.0, margin: float = 2.5, points: int = POINTS,
+          every: float = 0.0) -> pd.DataFrame:  # fmt: skip
     """The grid of runs that finds B* and eta*: tasks x utds x 3 batch sizes x 3 learning rates x seeds.
 
     Each run lasts `margin` times the steps that the best hyperparameters need.
@@ -108,16 +117,16 @@ def sweep(truth: Truth, noise: Noise, rng: np.random.Generator, utds: Sequence[f
         batches, rates = grid(truth, task, utds, factor)
         rows += [(task, u, b, r, margin * float(truth.data(task, u))) for u in utds for b in batches for r in rates]
     cells = pd.DataFrame(rows, columns=[*CELL, "horizon"])
-    return runs(truth, cells, seeds, noise, rng, points).assign(set="sweep")
+    return runs(truth, cells, seeds, noise, rng, points, every).assign(set="sweep")
 
 
 def data_runs(truth: Truth, noise: Noise, rng: np.random.Generator, best: pd.DataFrame | None = None,
               utds: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0), seeds: int = 8, margin: float = 2.5,
-              points: int = POINTS) -> pd.DataFrame:  # fmt: skip
+              points: int = POINTS, every: float = 0.0) -> pd.DataFrame:  # fmt: skip
     """Runs at one (B, eta) per task and utd: `best` (columns CELL), by default the true ones."""
     if best is None:
         rows = [(t, u, float(truth.batch_size(t, u)), float(truth.learning_rate(t, u)))
                 for t in truth.tasks for u in utds]  # fmt: skip
         best = pd.DataFrame(rows, columns=CELL)
     cells = best[CELL].assign(horizon=[margin * float(truth.data(t, u)) for t, u in zip(best["task"], best["utd"])])
-    return runs(truth, cells, seeds, noise, rng, points).assign(set="data")
+    return runs(truth, cells, seeds, noise, rng, points, every).assign(set="data")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from scaling.errors import InputError
 from scaling.sweep.locks import BEAT_S, HOST, STALE_S, CellLock
@@ -256,26 +256,33 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def last_metrics(run_dir: Path) -> dict[str, Any]:
-    """The latest values in `metrics.jsonl`'s last 64 KiB, {} if there are none yet."""
-    try:
-        with open(run_dir / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
-            lines = file.read().splitlines()
-    except OSError:
-        return {}
+def last_metrics(run_dir: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """The latest values in `metrics.jsonl`'s last 64 KiB, {} if there are none yet; of `wanted` alone it reads less."""
     latest: dict[str, Any] = {}
-    for line in lines:
+    for size in (4096, 65536) if wanted else (65536,):
         try:
-            latest.update(json.loads(line))
-        except (ValueError, TypeError):  # the first line may be cut, the last half written
-            continue
+            with open(run_dir / "metrics.jsonl", "rb") as file:
+                start = max(0, file.seek(0, os.SEEK_END) - size)
+                file.seek(start)
+                lines = file.read().splitlines()
+        except OSError:
+            return {}
+        latest = {}
+        for line in reversed(lines):
+            try:
+                latest = {**json.loads(line), **latest}
+            except (ValueError, TypeError):  # the first line may be cut, the last half written
+                continue
+            if wanted and all(key in latest for key in wanted):
+                return latest
+        if not start:
+            break
     return latest
 
 
 def env_steps(run_dir: Path) -> int:
     """Environment steps the run has logged."""
-    return int(last_metrics(run_dir).get("env_steps") or 0)
+    return int(last_metrics(run_dir, ("env_steps",)).get("env_steps") or 0)
 
 
 def describe_exit(code: int, stderr: str) -> str:

@@ -12,16 +12,18 @@ from typing import Any, Mapping, Sequence
 
 from rich.console import Console
 
-from scaling.errors import InputError, nearest
+from scaling.errors import InputError, nearest, words_of
 from scaling.sweep import slurm
 from scaling.sweep.cell import read_record, record_path
 from scaling.sweep.cost import cell_size, describe, estimate
 from scaling.sweep.launch import Interrupt, load_launcher, local_slots, run_local
+from scaling.sweep.locks import has_flock
 from scaling.sweep.plan_file import (
     CFG,
     PLAN,
     Plan,
     Resolver,
+    foreign_code,
     lay_out,
     load_group,
     load_plan,
@@ -31,7 +33,7 @@ from scaling.sweep.plan_file import (
     save_plan,
     write_json,
 )
-from scaling.sweep.status import Progress, survey, table, tally
+from scaling.sweep.status import ROWS, Progress, survey, table, tally
 
 USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   plan and run
        scripts/sweep.py out=<folder> [launcher=...]               continue
@@ -41,9 +43,11 @@ USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   p
   launcher=   local (default), slurm, or a file of your own in cfg/launcher/; launcher.<field>=value overrides it
   extend=true adds cells to the plan in out;  retry_failed=true runs failed cells again, also those with bad input
   dry_run=true prints the plan's cost and stops;  trainer='<command>' runs another program than scripts/train.py
+  trust=true  continues a plan that names a trainer or plugins of its own: it runs them
   key=1,2,4   makes an axis of any training key, key=3 fixes it: algo.utd=1,2 seed=0,1,2,3 max_env_steps=300000"""
-OWN = ("sweep", "launcher", "out", "extend", "dry_run", "retry_failed", "trainer")
-SETTINGS = ("runtime", "device", "num_envs", "algo.utd", "algo.critic_updates_per_step")
+OWN = ("sweep", "launcher", "out", "extend", "dry_run", "retry_failed", "trainer", "trust")
+SETTINGS = ("runtime", "device", "num_envs", "algo.utd", "algo.critic_updates_per_step", "eval_interval", "compile",
+            "max_env_steps")
 
 
 def run(argv: Sequence[str], resolve: Resolver | None = None) -> int:
@@ -73,6 +77,8 @@ def run(argv: Sequence[str], resolve: Resolver | None = None) -> int:
             queue, note = {}, f"queued jobs are not shown: {error}"
         statuses = survey(out, plan, queue)
         console.print(table(statuses))
+        if len(statuses) > ROWS:
+            console.print(f"... and {len(statuses) - ROWS} more")
         if note:
             console.print(note)
         console.print(f"{len(statuses)} cells: {tally(statuses)}")
@@ -95,7 +101,7 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], dict[str, Any], list[st
             raise InputError(f"{item!r} is not key=value; {nearest(item, ('status', *OWN))}")
         if key in own:
             raise InputError(f"{key} is given twice: give it once")
-        if key in ("extend", "dry_run", "retry_failed") and value not in ("true", "false"):
+        if key in ("extend", "dry_run", "retry_failed", "trust") and value not in ("true", "false"):
             raise InputError(f"{item}: give {key}=true or {key}=false")
         if key in OWN:
             if not value:
@@ -118,13 +124,13 @@ def _plan(own: Mapping[str, str], overrides: Sequence[str], out: Path, resolve: 
             known = sorted(path.stem for path in (CFG / "sweep").glob("*.yaml"))
             raise InputError(f"{out} holds no plan to continue and no sweep is named: give sweep=<{'|'.join(known)}>, "
                              "or axes such as seed=0,1,2")
-        return load_plan(out)
+        return confirm(load_plan(out), out, own)
     trainer = shlex.split(own.get("trainer", ""))
     sweep = load_group("sweep", own["sweep"]) if "sweep" in own else {}
     request = make_request(sweep, overrides, f"sweep file {own.get('sweep', '')}".strip())
     settings: Mapping[str, Any] = {}
     if resolve and not trainer:
-        settings = resolve_request(request, resolve, skip=("device",) if remote else ())
+        settings = resolve_request(request, resolve, ("device",) if remote else (), lambda s: print(s, file=sys.stderr))
     else:
         for key in (item.partition("=")[0] for item in overrides):
             close = difflib.get_close_matches(key, OWN, n=1, cutoff=0.8)
@@ -136,7 +142,17 @@ def _plan(own: Mapping[str, str], overrides: Sequence[str], out: Path, resolve: 
     estimate(plan, cells, out, 1)  # refuses a wrong `assume` before the plan is written
     if own.get("dry_run") == "true" and not (out / PLAN).exists():
         return plan
+    if own.get("extend") == "true" and (out / PLAN).exists():
+        confirm(load_plan(out), out, own, named=foreign_code(plan))
     return save_plan(out, plan, extend=own.get("extend") == "true")
+
+
+def confirm(plan: Plan, out: Path, own: Mapping[str, str], named: Sequence[str] = ()) -> Plan:
+    """The plan, if all that it runs was named on the command line or is confirmed: it may come from someone else."""
+    runs = [code for code in foreign_code(plan) if code not in named]
+    if runs and own.get("trust") != "true":
+        raise InputError(f"{out / PLAN} would run {'; '.join(runs)}: if you know it, confirm with trust=true")
+    return plan
 
 
 def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str, Any], console: Console) -> int:
@@ -157,27 +173,44 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
                       + (f", GPUs {','.join(slots.gpus)}" if slots.gpus else ""))
     if own.get("dry_run") == "true":
         return 0
+    if not has_flock(out):
+        console.print(f"note: the file system of {out} has no flock: cells are held by lock files and time stamps",
+                      soft_wrap=True)
     interrupt, known_done = Interrupt(), {}
     totals = {cell.hash: cell_size(cell, plan.settings)["env_steps"] for cell in plan.cells}
-    ends: dict[int, float] = {}  # by the number of cells left: an estimate reads every finished cell
+    ends: dict[int, float] = {}  # by the number of cells left; anew each minute, as running cells tell more
+    asked, measured = [0.0], {}
     with interrupt.catch(), Progress(console, totals) as progress:
 
         def tick(queue: Mapping[str, str] | None = None) -> None:
             if progress.due():
                 now = survey(out, plan, queue, known_done)
                 left = [s.cell for s in now if s.state in ("running", "queued", "missing")]
-                if len(left) not in ends:
-                    ends[len(left)] = time.monotonic() + estimate(plan, left, out, parallel).seconds
+                if len(left) not in ends or time.monotonic() - asked[0] > 60:
+                    asked[0] = time.monotonic()
+                    ends[len(left)] = asked[0] + estimate(plan, left, out, parallel, measured).seconds
                 progress.show(now, max(0.0, ends[len(left)] - time.monotonic()))
 
         if slots is not None:
             run_local(out, plan, options, slots, interrupt, tick, console.print)
         else:
             runnable = [s.cell for s in statuses if s.state in ("missing", "failed") and not s.final]
-            jobs = slurm.submit(out, runnable, options) if runnable else []
+            jobs, waiting = slurm.submit(out, runnable, options) if runnable else ([], 0)
             console.print(f"slurm: {len(jobs)} jobs submitted, {len(queue)} were in the queue")
+            if waiting:
+                then = "they follow as jobs end" if options["wait"] else "start the sweep again to submit more"
+                console.print(f"slurm: {waiting} cells wait for room (launcher.parallel={options['parallel']}, the"
+                              f" site's limits): {then}", soft_wrap=True)
+
+            def more() -> int:
+                nonlocal waiting
+                if waiting:
+                    left = [s.cell for s in survey(out, plan, slurm.queue(out), known_done) if s.state == "missing"]
+                    waiting = slurm.submit(out, left, options)[1] if left else 0
+                return waiting
+
             if options["wait"]:
-                slurm.wait(out, plan, interrupt, tick)
+                slurm.wait(out, plan, interrupt, tick, more)
     return _conclude(plan, out, own, interrupt, is_slurm, console)
 
 
@@ -188,10 +221,12 @@ def _conclude(plan: Plan, out: Path, own: Mapping[str, str], interrupt: Interrup
     for status in statuses:
         if status.state == "failed":
             console.print(f"  failed: {status.cell.name}: {status.detail}")
-    launcher = f" launcher={own['launcher']}" if "launcher" in own else ""
-    again = f"scripts/sweep.py out={shlex.quote(str(out))}{launcher}"
+    launcher = [f"launcher={own['launcher']}"] if "launcher" in own else []
+    words = [f"out={out}", *launcher, *(["trust=true"] if foreign_code(plan) else [])]
+    again = " ".join(["scripts/sweep.py", *map(shlex.quote, words)])
     if is_slurm and any(s.state in ("queued", "running") for s in statuses):
-        console.print(f"the jobs go on; end them with: scancel {' '.join(slurm.job_ids(out))}", soft_wrap=True)
+        ids = " ".join(map(shlex.quote, slurm.job_ids(out)))
+        console.print(f"the jobs go on; end them with: scancel {ids}", soft_wrap=True)
         console.print(f"watch them with: {again}", soft_wrap=True)
     elif any(s.state in ("missing", "running") or (s.state == "failed" and not s.final) for s in statuses):
         console.print(f"continue with: {again}", soft_wrap=True)
@@ -217,6 +252,9 @@ def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
         return run(argv, resolve)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a name too long, no permission: nothing that a traceback tells better
+        print(f"error: {words_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the cells run, after they ended
         return 128 + signal.SIGINT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from scaling.sweep.cell import is_done, last_metrics
 from scaling.sweep.plan_file import Cell, Plan
 
 # One cell on one desktop core with small networks. Only the order of magnitude is meant: measured figures replace it.
-ASSUMED = {"env_steps_per_s": 5000.0, "updates_per_s": 200.0}
+ASSUMED = {"env_steps_per_s": 5000.0, "updates_per_s": 200.0, "start_s": 6.0, "compile_s": 60.0, "evaluation_s": 1.0}
+EARLY = 0.1  # share of a running cell's steps from which its clock tells more than an assumption
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,26 @@ def cell_size(cell: Cell, settings: Mapping[str, Any]) -> dict[str, float | None
         found = settings.get(key) if found is None or isinstance(found, str) else found
         return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
+    def count(interval: float | None) -> float:
+        return steps // interval + 1 if steps and interval else 0.0
+
     steps = value("max_env_steps")
     per_step = None if "algo.utd" in cell.overrides else value("algo.critic_updates_per_step")
     envs = value("num_envs")
     utd = per_step / envs if per_step is not None and envs else value("algo.utd")
-    return {"env_steps": steps, "updates": utd * steps if utd is not None and steps is not None else None}
+    compiles = cell.overrides.get("compile", settings.get("compile")) is True
+    return {"env_steps": steps, "updates": utd * steps if utd is not None and steps is not None else None,
+            "evaluations": count(value("eval_interval")), "compilations": float(compiles)}
 
 
-def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int) -> SweepCost:
+def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
+             known: dict[str, float] | None = None) -> SweepCost:
     """Cost of the cells in `todo` with `parallel` of them at a time.
 
-    A cell is assumed to take `env_steps / env_steps_per_s + updates / updates_per_s` seconds (the sweep file's
-    `assume`, else `ASSUMED`); the median ratio of measured to assumed time over finished cells corrects it.
+    A cell is assumed to take `env_steps / env_steps_per_s + updates / updates_per_s` seconds, and those of its start,
+    compilation and evaluations (the sweep file's `assume`, else `ASSUMED`). The median ratio of measured to assumed
+    time corrects it: of finished cells, before the first of them of running ones. `known` keeps what finished cells
+    took between calls. Running cells count with what is left of them.
     """
     for key in plan.assume:
         if key not in ASSUMED:
@@ -58,19 +68,37 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int) -> Swee
 
     def assumed_s(cell: Cell) -> float:
         steps, updates = sizes[cell.hash]["env_steps"] or 0, sizes[cell.hash]["updates"] or 0
-        return steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"]
+        size = sizes[cell.hash]
+        return (steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"] + rates["start_s"]
+                + (size["evaluations"] or 0) * rates["evaluation_s"]
+                + (size["compilations"] or 0) * rates["compile_s"])  # fmt: skip
 
-    ratios = []
+    known = {} if known is None else known
+    left = {cell.hash for cell in todo}
+    running: dict[str, float] = {}
+    done_share: dict[str, float] = {}
+    begun = _begun(out)
     for cell in plan.cells:
-        measured = last_metrics(out / cell.run_dir).get("wall_time_s") if is_done(out / cell.run_dir) else None
-        if measured and assumed_s(cell) > 0:
-            ratios.append(float(measured) / assumed_s(cell))
+        if cell.hash in known or Path(cell.run_dir).name not in begun:
+            continue
+        latest = last_metrics(out / cell.run_dir, ("wall_time_s", "env_steps"))
+        seconds, steps = latest.get("wall_time_s"), sizes[cell.hash]["env_steps"]
+        if seconds and is_done(out / cell.run_dir):
+            known[cell.hash] = float(seconds)
+        elif seconds and steps and cell.hash in left:
+            share = min(1.0, float(latest.get("env_steps") or 0) / steps)
+            done_share[cell.hash] = share
+            if share >= EARLY:
+                running[cell.hash] = float(seconds) / share
+    measured = known or running
+    ratios = [measured[cell.hash] / assumed_s(cell) for cell in plan.cells if cell.hash in measured]
     if ratios:
-        basis = f"measured on {len(ratios)} finished cells"
+        basis = f"measured on {len(ratios)} {'finished' if known else 'running'} cells"
     else:
-        basis = (f"assumed: a cell makes {rates['env_steps_per_s']:,.0f} env steps/s, "
-                 f"{rates['updates_per_s']:,.0f} updates/s")
-    times = [assumed_s(cell) * (statistics.median(ratios) if ratios else 1.0) for cell in todo]
+        basis = (f"assumed: {rates['env_steps_per_s']:,.0f} steps/s, {rates['updates_per_s']:,.0f} updates/s, "
+                 f"{rates['start_s']:g} s a start, {rates['evaluation_s']:g} s an evaluation")
+    factor = statistics.median(ratios) if ratios else 1.0
+    times = [assumed_s(cell) * factor * (1 - done_share.get(cell.hash, 0.0)) for cell in todo]
     updates = [sizes[cell.hash]["updates"] for cell in todo]
     return SweepCost(
         cells=len(todo),
@@ -79,6 +107,14 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int) -> Swee
         seconds=max(sum(times) / max(parallel, 1), max(times, default=0.0)),
         basis=basis,
     )
+
+
+def _begun(out: Path) -> set[str]:
+    """The run directories there are, in one read."""
+    try:
+        return set(os.listdir(str(out / "runs")))
+    except OSError:
+        return set()
 
 
 def describe(cost: SweepCost, total: int, parallel: int, where: str) -> list[str]:

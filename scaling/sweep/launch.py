@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from scaling.errors import InputError, nearest
 from scaling.sweep.cell import EXIT_CODES, HELD, is_done, lock_path, read_record
+from scaling.sweep.cores import usable_cores
 from scaling.sweep.locks import holder
 from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, load_group, load_plan
 
@@ -76,7 +77,7 @@ def local_slots(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Slot
     and each process that share over the processes in its cell as OMP_NUM_THREADS: left alone, every process starts as
     many threads as the machine has cores, and they spend their time waiting for each other.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = usable_cores()
     processes = 3 if settings.get("runtime") == "parallel" else 1
     per_cell = processes if options["cores_per_cell"] == "auto" else int(options["cores_per_cell"])
     gpus = _gpus(options["gpus"]) if settings.get("device") != "cpu" else []
@@ -141,6 +142,7 @@ def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, i
     todo, start = list(plan.cells), time.time()
     running: dict[int, tuple[subprocess.Popen, Cell]] = {}  # slot -> worker
     lost: dict[str, int] = {}  # workers that ended without a word, per cell
+    refused: dict[str, int] = {}  # workers that found a free cell's lock taken
     guard = PlanGuard(out, plan)
     edited: InputError | None = None
     told, kill_at, look_at = 0, float("inf"), 0.0
@@ -154,6 +156,12 @@ def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, i
             if code in EXIT_CODES.values():
                 if code != EXIT_CODES[HELD]:
                     todo.remove(cell)
+                elif not holder(lock_path(out, cell.hash)):
+                    refused[cell.hash] = refused.get(cell.hash, 0) + 1
+                    if refused[cell.hash] > 5:
+                        say(f"{cell.name}: its lock {lock_path(out, cell.hash)} can be neither taken nor seen held;"
+                            " left out: is the file system in order?")
+                        todo.remove(cell)
             elif not told:
                 lost[cell.hash] = lost.get(cell.hash, 0) + 1
                 log = out / "cells" / f"{cell.hash}.log"
@@ -173,7 +181,7 @@ def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, i
             for worker, _ in running.values():
                 worker.kill()  # its trainer is tied to it
         if not told and time.monotonic() >= look_at and len(running) < slots.workers:
-            look_at = time.monotonic() + 1.0
+            began = time.monotonic()
             busy = {cell.hash for _, cell in running.values()}
             for cell in list(todo):
                 if len(running) >= slots.workers:
@@ -185,6 +193,7 @@ def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, i
                 elif not holder(lock_path(out, cell.hash)):
                     slot = next(i for i in range(slots.workers) if i not in running)
                     running[slot] = (_start(out, cell, options, slots, slot), cell)
+            look_at = began + max(1.0, 20 * (time.monotonic() - began))  # the disk has others to serve
         tick()
         time.sleep(0.1)
     if edited:

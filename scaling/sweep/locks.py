@@ -5,11 +5,16 @@ the kernel's word is final: it frees the lock when the last process holding it i
 be silent (a mount whose flock stays local) or hold on for ever (a dead NFSv3 client), so a foreign holder counts for as
 long as its time stamp moves, and no longer than `STALE_S` after it stops. A holder that was overruled learns it from
 `beat` and must stop.
+
+Some file systems have no flock (Lustre without `-o flock`, NFS whose lock daemon is gone: ENOSYS, ENOLCK). That is not
+"held by another": there the lock file itself is the lock. It is made by `link`, which fails where it exists, and a
+holder counts while its process lives (on this machine) and its time stamp moves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +28,31 @@ from scaling.errors import InputError
 BEAT_S = 10.0  # a holder's sign of life; cheap on a shared file system at hundreds of cells
 STALE_S = 120.0  # twelve missed beats: longer than an NFS server's usual hiccup or attribute cache
 HOST = socket.gethostname()
+HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+def _flock(fd: int, how: int) -> bool | None:
+    """Whether the kernel gives the lock; None where this file system has none to give."""
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in HELD_BY_ANOTHER else None
+    return True
+
+
+def has_flock(folder: Path) -> bool:
+    """Whether locks in `folder` are the kernel's."""
+    probe = folder / f".flock-{HOST}-{os.getpid()}"
+    try:
+        fd = os.open(str(probe), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # a read-only look from outside
+        return True
+    try:
+        return _flock(fd, fcntl.LOCK_EX) is not None
+    finally:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 class CellLock:
@@ -35,6 +65,7 @@ class CellLock:
     def __init__(self, path: Path):
         self.path = path
         self.fd = -1
+        self._linked = False  # taken without flock: to give it back is to remove the file
 
     def acquire(self, patience_s: float = 2.0) -> bool:
         """Take the lock, or give up after `patience_s` and return False.
@@ -56,9 +87,10 @@ class CellLock:
             stale = foreign and _age(self.path, fd) > STALE_S
             if foreign and not stale:
                 return False
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            free = _flock(fd, fcntl.LOCK_EX)
+            if free is None:
+                return self._link(fd)
+            if not free:
                 if stale:  # its node is gone and the file server does not know: a new file is a new lock
                     with contextlib.suppress(FileNotFoundError):
                         self.path.unlink()
@@ -73,6 +105,29 @@ class CellLock:
             if fd >= 0:
                 os.close(fd)
 
+    def _link(self, fd: int) -> bool:
+        """Take the lock where there is no flock: clear away the file of nobody or of a dead holder, link our own."""
+        owner = _read(fd)
+        if owner and _lives(owner, _age(self.path, fd)):
+            return False
+        mine = self.path.with_name(f".{self.path.name}-{HOST}-{os.getpid()}")
+        cleared = mine.with_name(f"{mine.name}-old")
+        mine.write_text(json.dumps({"host": HOST, "pid": os.getpid(), "since": time.time()}))
+        try:
+            os.rename(str(self.path), str(cleared))  # of two that clear it away, one succeeds
+            if _parse(cleared.read_bytes()) != owner:  # another's, taken in between: give it back
+                os.link(str(cleared), str(self.path))
+                return False
+            os.link(str(mine), str(self.path))
+            self.fd, self._linked = os.open(str(self.path), os.O_RDWR | os.O_CLOEXEC), True
+            return True
+        except (FileNotFoundError, FileExistsError):
+            return False
+        finally:
+            for leftover in (mine, cleared):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+
     def beat(self) -> bool:
         """Renew the time stamp; False if another holder has taken over and this one must stop."""
         try:
@@ -85,6 +140,8 @@ class CellLock:
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""
         if self.fd >= 0:
+            if self._linked and _same_file(self.fd, self.path):
+                self.path.unlink()
             os.ftruncate(self.fd, 0)
             os.close(self.fd)
             self.fd = -1
@@ -103,11 +160,8 @@ def holder(path: Path) -> dict[str, Any]:
         owner["age_s"] = _age(path, fd)
         if owner.get("host") != HOST:
             return owner if owner["age_s"] <= STALE_S else {}
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return owner
-        return {}
+        free = _flock(fd, fcntl.LOCK_SH)
+        return {} if free or (free is None and not _lives(owner, owner["age_s"])) else owner
     finally:
         os.close(fd)
 
@@ -117,26 +171,32 @@ def exclusive(path: Path, limit_s: float = 60.0) -> Iterator[None]:
     """Hold a short lock on `path` for the body; for steps of moments, such as writing the plan."""
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = time.monotonic() + limit_s
+    busy = InputError(f"{path} has been locked for {limit_s:.0f} s by another sweep: end it or wait")
     fd = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    linked = CellLock(path)
     try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > limit:
-                    raise InputError(f"{path} has been locked for {limit_s:.0f} s by another sweep: end it or wait") \
-                        from None
-                time.sleep(0.05)
+        free = _flock(fd, fcntl.LOCK_EX)
+        while free is False:
+            if time.monotonic() > limit:
+                raise busy
+            time.sleep(0.05)
+            free = _flock(fd, fcntl.LOCK_EX)
+        if free is None and not linked.acquire(limit_s):
+            raise busy
         yield
     finally:
+        linked.release()
         os.close(fd)
 
 
 def _read(fd: int) -> dict[str, Any]:
+    return _parse(os.pread(fd, 4096, 0))
+
+
+def _parse(content: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(os.pread(fd, 4096, 0) or b"{}"))
-    except ValueError:
+        return dict(json.loads(content or b"{}"))
+    except (ValueError, TypeError):
         return {}
 
 
@@ -147,15 +207,44 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
+def _lives(owner: dict[str, Any], age_s: float) -> bool:
+    """Whether a holder that flock knows nothing of is still there."""
+    if age_s > STALE_S:
+        return False
+    if owner.get("host") != HOST:
+        return True
+    pid = owner.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _age(path: Path, fd: int) -> float:
     """Seconds since the last beat by the file server's own clock: nodes' clocks differ."""
-    probe = path.with_name(f".clock-{HOST}-{os.getpid()}")
-    try:
-        probe.touch()
-        now = probe.stat().st_mtime
-    except OSError:  # a read-only look from outside
-        now = time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-    return now - os.fstat(fd).st_mtime
+    return time.time() + _ahead(path.parent) - os.fstat(fd).st_mtime
+
+
+_CLOCKS: dict[Path, tuple[float, float]] = {}  # folder -> when it was asked, how far ahead its server's clock is
+
+
+def _ahead(folder: Path) -> float:
+    """Seconds that the file server is ahead of this machine; asked once in `BEAT_S`, as it takes a file to ask."""
+    asked, ahead = _CLOCKS.get(folder, (-BEAT_S, 0.0))
+    if time.monotonic() - asked >= BEAT_S:
+        probe = folder / f".clock-{HOST}-{os.getpid()}"
+        try:
+            probe.touch()
+            ahead = probe.stat().st_mtime - time.time()
+        except OSError:  # a read-only look from outside
+            ahead = 0.0
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+        _CLOCKS[folder] = (time.monotonic(), ahead)
+    return ahead

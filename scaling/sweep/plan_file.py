@@ -6,11 +6,14 @@ atomically and carries a checksum, so that an edit by hand is noticed; cells are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import re
+import shlex
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, Sequence
@@ -157,18 +160,32 @@ def lay_out(request: Request) -> list[Cell]:
     return [_cell(request.fixed, dict(itertools.chain(*combination))) for combination in grid]
 
 
-def resolve_request(request: Request, resolve: Resolver, skip: Sequence[str] = ()) -> Mapping[str, Any]:
+def resolve_request(request: Request, resolve: Resolver, skip: Sequence[str] = (),
+                    say: Callable[[str], None] | None = None) -> Mapping[str, Any]:
     """Show every value of every axis to the trainer's own config; return the first cell, resolved.
 
     `resolve` (overrides -> flat resolved config) raises `InputError` for a key or a value that the trainer refuses.
     Keys in `skip` are not shown: a device that only the machine that will train can judge.
     """
     axes = [[_spread(keys, value) for value in values] for keys, values in request.axes.items()]
-    resolved = []
-    for i in range(max((len(values) for values in axes), default=1)):  # along the diagonal: few checks, every value
+    axes = [_telling(axis) for axis in axes]
+    resolved, told = [], time.monotonic()
+    count = max((len(values) for values in axes), default=1)
+    for i in range(count):  # along the diagonal: few checks, every value
         values = {**request.fixed, **dict(itertools.chain(*(axis[min(i, len(axis) - 1)] for axis in axes)))}
         resolved.append(resolve([f"{key}={to_override(value)}" for key, value in values.items() if key not in skip]))
+        if say and time.monotonic() - told > 3:
+            told = time.monotonic()
+            say(f"checking the axes' values: {i + 1} of {count}")
     return resolved[0]
+
+
+def _telling(axis: list[list[tuple[str, Any]]], most: int = 16) -> list[list[tuple[str, Any]]]:
+    """Of a long axis of whole numbers the first, least and largest: what is refused is a sign, a range or a type."""
+    numbers = [point[0][1] for point in axis]
+    if len(axis) <= most or not all(len(point) == 1 and type(value) is int for point, value in zip(axis, numbers)):
+        return axis
+    return [axis[0], axis[numbers.index(min(numbers))], axis[numbers.index(max(numbers))]]
 
 
 def _spread(keys: tuple[str, ...], value: Any) -> list[tuple[str, Any]]:
@@ -221,9 +238,17 @@ def to_override(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(_canonical(value))
     text = str(value)
-    if re.fullmatch(r"[\w./+@:%-]+|\$\{[^{}]+\}", text):
+    if re.fullmatch(r"[\w./+@:%-]+|\$\{[^{}]+\}", text, re.ASCII) and _is_text(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # backslashes are doubled only where a quote follows: anywhere else the grammar takes them as they are
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def _is_text(text: str) -> bool:
+    """Whether a bare word is read back as text and not as a number, a truth value or nothing."""
+    if text.lower() in ("null", "none", "true", "false", "nan", "inf"):
+        return False
+    return re.fullmatch(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?|[+-]?(inf|nan)", text, re.I) is None
 
 
 # ---- the plan file
@@ -279,9 +304,23 @@ def load_plan(out: Path) -> Plan:
             raise
         raise InputError(f"{path} is damaged ({type(error).__name__}): {remedy}") from None
     for cell in plan.cells:
+        parts = Path(cell.run_dir).parts
+        if not parts or Path(cell.run_dir).is_absolute() or ".." in parts:
+            raise InputError(f"{path} names a run outside the sweep ({cell.run_dir!r}): {remedy}")
         if cell.hash != config_hash(cell.overrides):
             raise InputError(f"{path} was edited (cell {cell.name} does not match its hash): {remedy}")
     return plan
+
+
+def foreign_code(plan: Plan) -> list[str]:
+    """What cells of this plan run beside this repository's trainer, in words; a plan may come from someone else."""
+    out = [f"the trainer {shlex.join(plan.trainer)!r}"] if plan.trainer else []
+    plugins = sorted({str(name) for cell in plan.cells for name in _listed(cell.overrides.get("plugins"))})
+    return out + ([f"the plugins {', '.join(plugins)}"] if plugins else [])
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -291,8 +330,13 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write atomically: a reader sees the old file or the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # a full disk: leave no half of it behind
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

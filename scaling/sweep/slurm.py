@@ -5,8 +5,9 @@ Who runs is decided by the cell locks and done markers, not here: a job submitte
 
 from __future__ import annotations
 
-import getpass
 import json
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -20,6 +21,7 @@ from scaling.sweep.locks import exclusive
 from scaling.sweep.plan_file import Cell, Plan, write_json
 
 MAX_ARRAY = 1000  # SLURM's default MaxArraySize is 1001
+LIMIT = re.compile(r"limit|array|policy|maxsubmit|maxjobs|too many", re.I)  # of what sbatch says of too many at a time
 
 
 def check_slurm() -> None:
@@ -34,32 +36,47 @@ def check_slurm() -> None:
         raise InputError("launcher=slurm needs submitit: pip install submitit, or use launcher=local") from None
 
 
-def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> list[str]:
-    """Submit those of `cells` that are not in SLURM's queue already; return the new job ids."""
+def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Submit those of `cells` that are not in SLURM's queue already; return the new job ids and how many cells wait.
+
+    They go as arrays of the size that the site takes: one that is refused for a limit is halved. `parallel` holds over
+    all arrays of this sweep in the queue, earlier ones included: each gets its share, and cells without one wait.
+    """
     import submitit
 
     folder = out / "slurm"
     with exclusive(folder / ".submit.lock", limit_s=300):  # of two sweeps at a time the second sees the first's jobs
         queued = queue(out)
         todo = [cell for cell in cells if cell.hash not in queued]
-        chunks = [todo[i : i + MAX_ARRAY] for i in range(0, len(todo), MAX_ARRAY)]
-        known, new = _jobs(out), []
-        for chunk in chunks:
+        known, arrays, new = _jobs(out), _stored(folder / "arrays.json"), []
+        alive = {known[cell_hash].split("_")[0] for cell_hash in queued}
+        free, size = options["parallel"] - sum(arrays.get(job, 0) for job in alive), MAX_ARRAY
+        while todo and free > 0:
+            pieces = -(-len(todo) // size)
+            chunk, share = todo[:size], max(1, free // pieces)
             try:
                 executor = submitit.SlurmExecutor(folder=str(folder.resolve()), max_num_timeout=options["timeouts"])
-                executor.update_parameters(**_parameters(options, parallel=max(1, options["parallel"] // len(chunks))))
+                executor.update_parameters(**_parameters(options, parallel=share))
                 limit_s = options["time_min"] * 60 - options["signal_delay_s"]
                 jobs = [CellJob(str(out), cell.hash, options["retries"], options["grace_s"], True, limit_s)
                         for cell in chunk]
                 submitted = [job.job_id for job in executor.submit_array(jobs)]
             except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
                 lines = [line for line in str(error).splitlines() if line.strip()]
-                raise InputError(f"SLURM refused the jobs ({lines[-1] if lines else type(error).__name__}): "
-                                 "correct the launcher.* options") from None
+                said = lines[-1] if lines else type(error).__name__
+                if LIMIT.search(said) and len(chunk) > 1:
+                    size = -(-len(chunk) // 2)
+                    continue
+                if LIMIT.search(said) and (new or alive):
+                    break
+                raise InputError(f"SLURM refused the jobs ({said}): correct the launcher.* options") from None
             known.update({cell.hash: job for cell, job in zip(chunk, submitted)})
+            arrays[submitted[0].split("_")[0]] = share
             new += submitted
+            todo, free = todo[len(chunk):], free - share
             write_json(folder / "jobs.json", known)
-    return new
+            write_json(folder / "arrays.json", arrays)
+    return new, len(todo)
 
 
 def _parameters(options: Mapping[str, Any], parallel: int) -> dict[str, Any]:
@@ -83,7 +100,7 @@ def queue(out: Path) -> dict[str, str]:
     jobs = _jobs(out)
     if not jobs or shutil.which("squeue") is None:
         return {}
-    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i %T"]
     answer = subprocess.run(command, capture_output=True, timeout=120)
     if answer.returncode != 0:
         raise InputError(f"squeue failed ({answer.stderr.decode(errors='replace').strip()}): "
@@ -93,20 +110,27 @@ def queue(out: Path) -> dict[str, str]:
 
 
 def _jobs(out: Path) -> dict[str, str]:
+    return _stored(out / "slurm" / "jobs.json")
+
+
+def _stored(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((out / "slurm" / "jobs.json").read_text()))
+        return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
 
 
 def wait(out: Path, plan: Plan, interrupt: Interrupt, tick: Callable[[Mapping[str, str]], None],
-         period_s: float = 5.0) -> None:
-    """Until no job is queued or a stop is asked for (the jobs go on). `tick` gets the queue every `period_s`.
+         more: Callable[[], int] = lambda: 0, period_s: float | None = None) -> None:
+    """Until no job is queued or a stop is asked for (the jobs go on). `tick` gets the queue every `period_s`, `more`
+    submits what waits and returns how many still do. A look costs the site's controller more the more jobs it lists:
+    5 s apart for a few cells, a minute for thousands.
 
     Raises:
         InputError: the plan file was edited meanwhile. Jobs not yet started will refuse it as well.
     """
     guard, next_look, misses = PlanGuard(out, plan), 0.0, 0
+    period_s = min(60.0, 5.0 + len(plan.cells) / 50) if period_s is None else period_s
     while not interrupt.count:
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + period_s
@@ -121,7 +145,7 @@ def wait(out: Path, plan: Plan, interrupt: Interrupt, tick: Callable[[Mapping[st
                     raise
                 continue
             tick(states)
-            if not states:
+            if not more() and not states:
                 return
         time.sleep(0.2)
 

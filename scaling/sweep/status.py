@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from scaling.sweep.locks import BEAT_S, holder
 from scaling.sweep.plan_file import Cell, Plan
 
 STATES = ("done", "running", "queued", "failed", "missing")
+URGENCY = ("failed", "running", "queued", "missing", "done")
+ROWS = 200
 COLOURS = {"done": "green", "running": "cyan", "queued": "blue", "failed": "red", "missing": "yellow"}
 
 
@@ -38,17 +41,31 @@ def survey(out: Path, plan: Plan, queue: Mapping[str, str] | None = None,
     """Look at every cell. `queue` maps hashes to SLURM states; `known_done` remembers finished cells between calls."""
     known_done = {} if known_done is None else known_done
     result = []
+    begun = _names(out / "runs") | {Path(name).stem for name in _names(out / "cells")}
     for cell in plan.cells:
-        status = known_done.get(cell.hash) or _look(out, cell, (queue or {}).get(cell.hash))
+        waits = (queue or {}).get(cell.hash)
+        status = known_done.get(cell.hash)
+        if status is None and cell.hash not in begun and Path(cell.run_dir).name not in begun:
+            status = CellStatus(cell, "queued" if waits else "missing", 0,
+                                f"SLURM: {waits.lower()}" if waits else "not started")
+        status = status or _look(out, cell, waits)
         if status.state == "done":
             known_done[cell.hash] = status
         result.append(status)
     return result
 
 
+def _names(folder: Path) -> set[str]:
+    """What a folder holds: one read instead of several for each of thousands of cells that have not begun."""
+    try:
+        return set(os.listdir(str(folder)))
+    except OSError:
+        return set()
+
+
 def _look(out: Path, cell: Cell, queued: str | None) -> CellStatus:
     run_dir = out / cell.run_dir
-    metrics = last_metrics(run_dir)
+    metrics = last_metrics(run_dir, ("env_steps", "eval_return"))
     steps = int(metrics.get("env_steps") or 0)
     if is_done(run_dir):
         score = metrics.get("eval_return")
@@ -78,13 +95,17 @@ def tally(statuses: Sequence[CellStatus]) -> str:
 
 
 def table(statuses: Sequence[CellStatus]) -> Table:
-    """One row per cell, sorted by state; fits 80 columns, long reasons wrap."""
+    """One row per cell, sorted by state; fits 80 columns, long reasons wrap. Of more than ROWS cells those that need a
+    look: failed, running, queued, missing, then done."""
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column("state", no_wrap=True)
     grid.add_column("cell", overflow="fold", ratio=2)
     grid.add_column("env steps", justify="right", no_wrap=True)
     grid.add_column("remark", overflow="fold", ratio=3)
-    for status in sorted(statuses, key=lambda s: STATES.index(s.state)):
+    shown = sorted(statuses, key=lambda s: STATES.index(s.state))
+    if len(shown) > ROWS:
+        shown = sorted(statuses, key=lambda s: URGENCY.index(s.state))[:ROWS]
+    for status in shown:
         state = Text(status.state, style=COLOURS[status.state])
         grid.add_row(state, Text(status.cell.name), count(status.env_steps), Text(status.detail))
     return grid
@@ -96,7 +117,8 @@ class Progress:
     def __init__(self, console: Console, totals: Mapping[str, float | None]):
         self._console, self._totals = console, totals
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._start, self._shown, self._printed, self._last = time.monotonic(), 0.0, 0.0, ""
+        self._start = self._look = time.monotonic()
+        self._due, self._printed, self._last = 0.0, 0.0, ""
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -108,12 +130,16 @@ class Progress:
             self._live.stop()
 
     def due(self) -> bool:
-        """Whether a second has passed since the last look: a look reads the disk."""
-        return time.monotonic() - self._shown >= 1.0
+        """Whether it is time for a look, which reads the disk: after a second, and twenty times what a look takes."""
+        if time.monotonic() < self._due:
+            return False
+        self._look = time.monotonic()
+        return True
 
     def show(self, statuses: Sequence[CellStatus], left_s: float | None = None) -> None:
         """Draw the present state; `left_s` is the estimated time to the end."""
-        line, self._shown = tally(statuses), time.monotonic()
+        line, now = tally(statuses), time.monotonic()
+        self._due = now + max(1.0, 20 * (now - self._look))
         left = "" if left_s is None else f", about {duration(left_s)} left"
         timing = f"{duration(time.monotonic() - self._start)}{left}"
         if self._live:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import pandas as pd
@@ -37,3 +39,17 @@ def small_curves() -> pd.DataFrame:
 
     truth = Truth(tasks={"A": (1e5, 410.0, 2e-4)})
     return sweep(truth, LOW, np.random.default_rng(0), seeds=4, points=100)
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[..., int]:
+    """`script(name, *words)` runs scripts/<name>.py in this process; its exit status."""
+    from scaling.cli import main
+
+    def run(name: str, *words: str) -> int:
+        spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return main(module.Options, f"scripts/{name}.py", module.__doc__, module.run, words)
+
+    return run

@@ -255,6 +255,24 @@ def test_a_sweep_folder_gives_laws_costs_in_seconds_and_survives_a_corrupt_run(t
     assert cost.delta == pytest.approx(2e-5 / (1e-3 + 2e-6 * batch) * 1e6 * batch, rel=0.01)
 
 
+def test_a_plan_is_never_shorter_than_the_warm_up_of_the_runs(tmp_path):
+    from scaling.errors import InputError
+    from scaling.report.plan import Options, make_plan
+
+    rng, root = np.random.default_rng(0), tmp_path / "sweep"
+    for utd in (1 / 512, 1 / 256, 1 / 128, 1 / 64):
+        for seed in range(2):
+            write_run(root / f"{1 / utd:.0f}-{seed}", utd, 256, seed, rng)
+            path = root / f"{1 / utd:.0f}-{seed}" / "config.yaml"
+            path.write_text(path.read_text().replace("{utd", "{warmup_steps: 32, utd"))
+    out = tmp_path / "laws"
+    assert script("fit", f"curves={root}", f"out={out}", "samples=40", "thresholds=250,350,400", "report=false") == 0
+    assert json.loads((out / "laws.json").read_text())["warmup"] == 32 * 256
+    with pytest.raises(InputError, match=r"fewer than the 8.19e\+03 before a run's first update"):
+        make_plan(Options(laws=str(out), target=-300, utd=1 / 64))
+    assert make_plan(Options(laws=str(out), target=350))[0].env_steps[0] > 32 * 256
+
+
 def test_a_table_of_crossings_with_model_size_gives_a_plan_with_model_size(tmp_path, capsys):
     rows = [(u, n, 2e5 * (1 + (1.2 / u) ** 0.9 + (6e5 / n) ** 0.7), 256)
             for u in (1, 2, 4, 8, 16) for n in (2e5, 1e6, 5e6, 2.5e7)]  # fmt: skip

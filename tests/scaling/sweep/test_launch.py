@@ -32,7 +32,8 @@ class Sweep:
         self.out, self.processes = out, []
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "scripts/sweep.py", f"out={self.out}", "launcher.workers=2", *arguments]
+        known = [] if any(word.startswith("trainer=") for word in arguments) else ["trust=true"]
+        command = [sys.executable, "scripts/sweep.py", f"out={self.out}", "launcher.workers=2", *known, *arguments]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    text=True, start_new_session=True)
         self.processes.append(process)

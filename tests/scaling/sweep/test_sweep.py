@@ -74,9 +74,10 @@ def test_commas_make_an_axis_and_brackets_one_value(text, values):
 
 
 def test_values_are_written_in_hydras_grammar():
-    values = [1.0, 1e-4, True, None, [256, 128], "Ant", "/a/b c", "it's"]
+    values = [1.0, 1e-4, True, None, [256, 128], "Ant", "/a/b c", "it's", "Läufe", "a\\b", "a\\", "null", "1e5"]
     assert [to_override(v) for v in values] == [
-        "1", "0.0001", "true", "null", "[256,128]", "Ant", "'/a/b c'", "'it\\'s'"]
+        "1", "0.0001", "true", "null", "[256,128]", "Ant", "'/a/b c'", "'it\\'s'", "'Läufe'", "'a\\b'", "'a\\\\'",
+        "'null'", "'1e5'"]
 
 
 def test_plan_file_gives_back_the_same_cells(tmp_path):
@@ -118,7 +119,7 @@ def test_cost_counts_updates_as_utd_times_steps_and_divides_time_among_workers(t
     plan = plan_of("algo.utd=1,3", "seed=0,1")
     cost = estimate(plan, plan.cells, tmp_path, 2)
     assert (cost.cells, cost.env_steps, cost.updates) == (4, 4000, 2 * 1000 + 2 * 3000)
-    by_hand = (4000 / ASSUMED["env_steps_per_s"] + 8000 / ASSUMED["updates_per_s"]) / 2
+    by_hand = (4000 / ASSUMED["env_steps_per_s"] + 8000 / ASSUMED["updates_per_s"] + 4 * ASSUMED["start_s"]) / 2
     assert cost.seconds == pytest.approx(by_hand) and "assumed" in cost.basis
     per_step = plan_of("algo.critic_updates_per_step=8", "num_envs=16")
     assert estimate(per_step, per_step.cells, tmp_path, 1).updates == 8 / 16 * 1000
@@ -206,7 +207,7 @@ def test_what_a_sweep_held_fixed_and_tied_goes_into_the_plans_command(tmp_path):
     assert settings == {"fixed": {"num_envs": 64, "algo.hidden": [64, 64]}, "learning_rate_keys": ["algo.actor_lr"]}
     one = np.ones(1)
     advice = Advice(450.0, "flops", "Cartpole", 0.125 * one, 128.2 * one, 5e-4 * one, 2e4 * one, *[one] * 3, None)
-    assert command(advice, settings) == (
+    assert " ".join(command(advice, settings)) == (
         "python scripts/train.py task=Cartpole algo.utd=0.125 algo.batch_size=128 algo.critic_lr=0.0005 "
         "algo.actor_lr=0.0005 max_env_steps=20000 num_envs=64 'algo.hidden=[64,64]'"
     )

@@ -263,7 +263,8 @@ def _typed(cfg: DictConfig) -> Config:
         return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
     except OmegaConfBaseException as error:
         name = getattr(error, "full_key", None)
-        raise UserError(f"{name + ': ' if name else ''}{_first_line(error)}") from error
+        shown = f"{name}={OmegaConf.select(cfg, name)}: " if name else ""
+        raise UserError(f"{shown}{_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

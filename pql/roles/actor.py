@@ -37,7 +37,8 @@ class EpisodeStatistics:
         both = torch.stack((self.running_return, self.running_length, torch.ones_like(reward))).double()
         entry = torch.where(done, both, 0.0).sum(1)
         any_ended = entry[2] > 0
-        self.entries[torch.where(any_ended, self.filled % self.window, self.window)] = entry
+        slot = torch.where(any_ended, self.filled % self.window, self.window)
+        self.entries.index_copy_(0, slot.unsqueeze(0), entry.unsqueeze(0))
         self.filled += any_ended
         self.running_return.masked_fill_(done, 0.0)
         self.running_length.masked_fill_(done, 0.0)

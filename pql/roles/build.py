@@ -38,7 +38,7 @@ def prepare(cfg: Any, spaces: Spaces) -> Parts:
     Raises UserError.
     """
     algorithm = algorithms.make(cfg.algo, spaces)
-    found = survey(algorithm)
+    found = survey(algorithms.make(cfg.algo, spaces))  # one of its own: what an algorithm may count begins at 0
     return Parts(algorithm, found, make_shared(cfg, algorithm, found.metrics))
 
 

@@ -71,10 +71,11 @@ def test_run_of_one_algorithm_is_not_resumed_as_another(tiny, plugin, tmp_path):
     [
         ("reset_interval", 0, "at least 1"),
         ("reset_updates", "[0]", "at least 1"),
-        ("reset_env_steps", "[1000,-5]", "at least 1"),
-        ("reset_interval", "often", "reset_interval"),
+        ("reset_env_steps", "[-5]", "at least 1"),
+        ("reset_interval", "often", "could not be converted to Integer"),
         ("policy_average", 2, "in (0, 1]"),
+        ("v_min", 20, "less than algo.v_max"),
     ],
 )
 def test_bad_values_of_what_all_algorithms_have(tiny, plugin, key, value, rule):
-    refused(tiny(**{f"algo.{key}": value}), f"algo.{key}", rule)
+    refused(tiny(algo="pql_d", **{f"algo.{key}": value}), f"algo.{key}={value}", rule)

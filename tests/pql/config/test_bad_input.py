@@ -88,7 +88,6 @@ def trained(completed, tmp_path):
         ("seed=-1", ["seed=-1", "0 or more"]),
         ("algo.activation=gelu", ["algo.activation=gelu", "relu"]),
         ("algo.warmup_steps=1", ["algo.warmup_steps=1", "algo.n_step (3)"]),
-        ("algo.v_min=20", ["algo.v_min=20", "less than algo.v_max"]),
         ("algo.batch_size=2000", ["algo.batch_size=2000", "larger than algo.replay_size=1200"]),
         ("algo.replay_size=100", ["algo.replay_size=100", "needs at least"]),
         ("device=gpu", ["device=gpu", "cpu"]),
@@ -129,7 +128,7 @@ def test_existing_run_is_not_touched_without_resume(trained, tiny, refused):
     "change, words",
     [
         ("task=Ant", ["was trained with task.name=Point, not Ant"]),
-        ("algo=pql_d", ["was trained with algo.name=pql, not pql_d"]),
+        ("algo=pql_d", ["was trained with algo=pql, not pql_d"]),
         ("algo.hidden=[32]", ["was trained with algo.hidden=[16], not [32]"]),
         ("num_envs=16", ["was trained with num_envs=8, not 16"]),
         ("algo.n_step=1", ["algo.n_step=3, not 1"]),

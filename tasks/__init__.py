@@ -16,11 +16,12 @@ from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant
 from tasks.suite.ball_balance import BallBalance
 from tasks.suite.cartpole import Cartpole
+from tasks.suite.dmc import TASKS as _DMC
 from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
 from tasks.task import Sampler, Start, State, Task
 
 for _class in (Ant, BallBalance, Cartpole, Humanoid):
     register(_class.__name__, _class)
-for _name, _class in _GYM.items():
+for _name, _class in {**_GYM, **_DMC}.items():
     register(_name, _class)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import tasks.starts as starts
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.graphs import TorchGraph
@@ -28,17 +29,19 @@ class TaskEnv(VectorEnv):
         self.num_envs, self.device = simulator.num_envs, simulator.device
         self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
         self.max_episode_steps = task.max_episode_steps
-        self.dt = simulator.dt  # seconds per control step
+        self.dt = simulator.dt * task.action_repeat  # seconds per step
         self._sampler = Sampler(self.num_envs, self.device, seed)
         simulator.randomize(task.randomize(self._sampler))
+        self._starts = starts.make(task, simulator, self._sampler, seed)
+        simulator.vary(task.episode_fields)
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
         self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
-        self._before, self._after, self._begun = (
+        self._before, self._after, self._begun, *self._between = (
             TorchGraph(function, self.device, [self._sampler.generator], simulator.in_place)
-            for function in (self._control, self._judge, self._look)
+            for function in (self._control, self._judge, self._look, *[self._sum] * (task.action_repeat - 1))
         )
         self.reset()
 
@@ -68,8 +71,11 @@ class TaskEnv(VectorEnv):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
         self._action.copy_(action)
         ctrl, action, memory = self._before()
+        so_far = ()
+        for one_more in self._between:
+            so_far, memory = one_more(*self.simulator.step(ctrl), action, memory, *so_far)
         state, diverged = self.simulator.step(ctrl)
-        seen, step, ended, start = self._after(state, diverged, action, memory)
+        seen, step, ended, start = self._after(state, diverged, action, memory, *so_far)
         self.simulator.reset(ended, start)
         if looks(self.task) and (self.device.type != "cpu" or ended.any()):
             seen, step = self._begun(self.simulator.state(), self._memory, seen, step, ended)
@@ -82,12 +88,22 @@ class TaskEnv(VectorEnv):
         action = self._action.clamp(-1.0, 1.0)
         return self.task.control(action, memory), action, memory
 
+    def _sum(
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+        """What comes between the control steps of an action that lasts: rewards so far and who diverged so far."""
+        reward, _ = self.task.judge(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
+        earlier, before = so_far or (0.0, False)
+        return (earlier + reward, diverged | before), memory
+
     def _judge(
-        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor]
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Tensor
     ) -> tuple[Tensor, Step, Tensor, Start]:
         """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
         seen = self._observe(state, memory)
         reward, terminated = self.task.judge(state, seen[:, : self.obs_dim], action, memory)
+        if so_far:
+            reward, diverged = so_far[0] + reward, so_far[1] | diverged
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
         diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
         self._progress += 1
@@ -142,7 +158,7 @@ class TaskEnv(VectorEnv):
 
         There are no first observations yet where the task wants the simulator's look at them.
         """
-        start = self.task.reset(self._sampler)
+        start = self._starts(mask)
         self._progress.masked_fill_(mask, 0)
         self._remember(mask, {**memory, **start.memory}, memory)
         if looks(self.task):
@@ -166,6 +182,8 @@ class TaskEnv(VectorEnv):
             "diverged_episodes": self._diverged.clone(),
             "generator": self._sampler.generator.get_state(),
         }
+        if isinstance(self._starts, starts.Drawn):
+            state.update({f"starts.{key}": value for key, value in self._starts.state_dict().items()})
         state.update({f"memory.{key}": value.clone() for key, value in self._memory.items()})
         state.update({f"sim.{key}": value for key, value in self.simulator.state_dict().items()})
         return state
@@ -183,7 +201,9 @@ class TaskEnv(VectorEnv):
         self._sampler.generator.set_state(state["generator"].cpu())
         for key, value in self._memory.items():
             value.copy_(state[f"memory.{key}"])
-        self.simulator.load_state_dict({key[4:]: value for key, value in state.items() if key.startswith("sim.")})
+        if isinstance(self._starts, starts.Drawn):
+            self._starts.load_state_dict(_under("starts.", state))
+        self.simulator.load_state_dict(_under("sim.", state))
         self._seen = state["obs"].to(self.device, copy=True)
         return self._obs
 
@@ -194,3 +214,8 @@ class TaskEnv(VectorEnv):
 
     def close(self) -> None:
         self.simulator.close()
+
+
+def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

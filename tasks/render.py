@@ -33,10 +33,12 @@ def compiled(task: Task) -> Any:
     import mujoco
 
     try:
-        return mujoco.MjModel.from_xml_string(task.mjcf(), task.assets())
+        model = mujoco.MjModel.from_xml_string(task.mjcf(), task.assets())
     except ValueError as error:
         what = " ".join(str(error).split())
         raise TaskError(f"the model of {type(task).__name__} does not compile: {what}") from error
+    task.adapt(model)
+    return model
 
 
 class Renderer:
@@ -63,7 +65,7 @@ class Renderer:
         except Exception as error:  # whatever a missing driver makes PyOpenGL raise
             raise TaskError(f"no OpenGL to render with ({type(error).__name__}): {_REMEDY}") from error
         self._camera = mujoco.MjvCamera()
-        if isinstance(task.camera, str):
+        if not isinstance(task.camera, dict):
             self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
             self._camera.fixedcamid = model.camera(task.camera).id
             return
@@ -75,7 +77,7 @@ class Renderer:
         """The scene at positions `qpos` (nq,): (height, width, 3) uint8."""
         self._data.qpos[:] = qpos
         self._mujoco.mj_forward(self._model, self._data)
-        if not isinstance(self._task.camera, str):
+        if isinstance(self._task.camera, dict):
             self._look_at_robot()
         self._renderer.update_scene(self._data, self._camera)
         return self._renderer.render()

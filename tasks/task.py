@@ -30,7 +30,11 @@ class Start(NamedTuple):
 
     qpos: Tensor  # (N, nq)
     qvel: Tensor  # (N, nv)
-    memory: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
+    # None of these defaults is ever written to.
+    memory: dict[str, Tensor] = {}  # noqa: RUF012
+    # Other parts of the state, by MjData's names, where they aren't 0.
+    more: dict[str, Tensor] = {}  # noqa: RUF012
+    model: dict[str, Tensor] = {}  # noqa: RUF012 - `Task.episode_fields`
 
 
 class Sampler:
@@ -74,8 +78,11 @@ class Task(ABC):
     ceiling: float | None = None  # a bound on the episode return that the reward's formula gives
     reference_return: float | None = None  # a return known from public results of other learners
     simulators: tuple[str, ...] = ("mujoco", "mujoco_warp")
-    # A free camera, or the name of one of the model's.
-    camera: dict[str, float] | str = {"distance": 4.0, "azimuth": 135.0, "elevation": -20.0, "height": 0.5}  # noqa: RUF012
+    action_repeat: int = 1  # control steps that an action lasts; their rewards are summed
+    draws: bool = False  # starts are drawn one by one, by `draw` in place of `reset`
+    episode_fields: tuple[str, ...] = ()  # fields of MjModel that `draw` writes to
+    # A free camera, or the name or number of one of the model's.
+    camera: dict[str, float] | str | int = {"distance": 4.0, "azimuth": 135.0, "elevation": -20.0, "height": 0.5}  # noqa: RUF012
     tracked_body: str | None = None  # the body the free camera follows; None: the scene's origin
 
     @abstractmethod
@@ -85,6 +92,9 @@ class Task(ABC):
     def assets(self) -> dict[str, bytes]:
         """The files that `mjcf` includes or refers to, {name: content}."""
         return {}
+
+    def adapt(self, model: Any) -> None:
+        """Write to fields of the compiled mujoco.MjModel what MJCF wouldn't say alike; nothing is derived from it."""
 
     def setup(self, model: Any, device: torch.device) -> None:
         """Keep constants as tensors on `device`; `model` is the compiled mujoco.MjModel."""
@@ -97,9 +107,16 @@ class Task(ABC):
         """
         return {}
 
-    @abstractmethod
     def reset(self, sampler: Sampler) -> Start:
         """Draw an episode's start for EVERY environment; those whose episode ended take it."""
+        raise NotImplementedError(f"{type(self).__name__} has neither `reset` nor `draws`")
+
+    def draw(self, scene: Any, random: Any) -> None:
+        """Leave ONE episode's start in a tasks.starts.Scene, at its defaults but for the last start's `episode_fields`.
+
+        It runs on the host, with numpy's RandomState, and may simulate.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says that it draws, but not how")
 
     def begin(self, state: State) -> dict[str, Tensor]:
         """What an episode's start adds to `memory`, for EVERY environment, where `reads` have to be seen for that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -44,6 +44,11 @@ class Simulator(ABC):
         Raises TaskError for a field that can't differ between simulations, or values of another shape.
         """
         if fields:
+            raise TaskError(f"{type(self).__name__} has one model for all of its simulations")
+
+    def vary(self, names: Sequence[str]) -> None:
+        """Let these model fields differ between simulations as a reset's start has them; nothing follows from them."""
+        if names:
             raise TaskError(f"{type(self).__name__} has one model for all of its simulations")
 
     def metrics(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from typing import Sequence
 
 import mujoco
 import numpy as np
@@ -52,12 +53,15 @@ class MujocoSimulator(ModelSimulator):
         self._ctrl = torch.from_numpy(self.batch.bind("ctrl"))
         self._sensors = self._output("sensordata") if self.model.nsensordata else torch.zeros((num_envs, 0))
         self._outputs = {name: self._output(name) for name in task.reads}
+        # Only activations make actuators push on a start, which has no controls.
+        self._flags = self.batch.expand("opt.disableflags") if self.looks and self.model.na else None
         self._last: LastSubstep | None = None
         if "cfrc_ext" in task.reads:
             outputs = {name: field.numpy() for name, field in self._outputs.items()}
             self._last = LastSubstep(self.batch, outputs, self.batch.nthread)
         self._warnings = torch.from_numpy(self.batch.warning)
         self._fields: dict[str, Tensor] = {}
+        self._derives = False
 
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         self._ctrl.copy_(ctrl)
@@ -84,8 +88,20 @@ class MujocoSimulator(ModelSimulator):
         index = mask.nonzero().squeeze(1)
         self._rows[index] = self._default_row
         self._motion[index] = torch.cat((start.qpos[index], start.qvel[index]), dim=1).double()
+        for name, values in start.more.items():
+            torch.from_numpy(self.batch.bind(name))[index] = values[index]
+        for name, values in start.model.items():
+            self._fields[name][index] = values[index]
         if self.looks and len(index):
-            self.batch.forward(index.numpy())
+            self._look(index.numpy())
+
+    def _look(self, index: np.ndarray) -> None:
+        """Compute everything about some simulations as they begin, that is without their actuators."""
+        if self._flags is not None:
+            self._flags[index] |= mujoco.mjtDisableBit.mjDSBL_ACTUATION
+        self.batch.forward(index)
+        if self._flags is not None:
+            self._flags[index] &= ~mujoco.mjtDisableBit.mjDSBL_ACTUATION
 
     def _output(self, name: str) -> Tensor:
         """A field that every call computes anew, (N, ...), as torch sees it."""
@@ -97,16 +113,21 @@ class MujocoSimulator(ModelSimulator):
             warnings.simplefilter("ignore", UserWarning)
             return torch.from_numpy(field)
 
-    def randomize(self, fields: dict[str, Tensor]) -> None:
-        for name, values in fields.items():
+    def vary(self, names: Sequence[str]) -> None:
+        for name in names:
             try:
-                field = torch.from_numpy(self.batch.expand(name))
+                self._fields[name] = torch.from_numpy(self.batch.expand(name))
             except ValueError as error:
                 raise TaskError(f"there is no model field {name!r} to give each simulation its own: {error}") from error
-            self._fields[name] = field.copy_(fitted(name, values, field.shape))
-        if fields and self._last is not None:
+        if names and self._last is not None:
             self._last.give_models()
-        if fields.keys() & set(mujoco.MjModel._setconst_inputs):
+
+    def randomize(self, fields: dict[str, Tensor]) -> None:
+        self.vary(list(fields))
+        for name, values in fields.items():
+            self._fields[name].copy_(fitted(name, values, self._fields[name].shape))
+        self._derives = bool(fields.keys() & set(mujoco.MjModel._setconst_inputs))
+        if self._derives:
             self.batch.set_const()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -115,7 +136,10 @@ class MujocoSimulator(ModelSimulator):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._rows.copy_(state["rows"])
-        self.randomize({name: state[f"model.{name}"] for name in self._fields})
+        for name, field in self._fields.items():
+            field.copy_(state[f"model.{name}"])
+        if self._derives:
+            self.batch.set_const()
 
     def positions(self, index: int) -> np.ndarray:
         return self.batch.qpos[index]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Sequence
 
 import mujoco
 import numpy as np
@@ -79,6 +79,8 @@ class WarpSimulator(ModelSimulator):
             raise TaskError(f"sim=mujoco_warp can't simulate {type(task).__name__}: {what}") from error
         self._views: dict[str, tuple[wp.array, Tensor]] = {}
         self._fields: dict[str, Tensor] = {}
+        self._derives = False
+        self._forces = bool((self.model.sensor_needstage == mujoco.mjtStage.mjSTAGE_ACC).any())
         with on_torchs_stream(self.device):
             self._mask = wp.zeros(num_envs, dtype=bool)
             self._start_qpos, self._start_qvel = wp.zeros_like(self.data.qpos), wp.zeros_like(self.data.qvel)
@@ -88,9 +90,12 @@ class WarpSimulator(ModelSimulator):
             with _told_if_slow("compiling this model's simulation, which a machine does once, takes a while"):
                 self._step()
                 self._restart()
+                if self.looks:
+                    self._look()
             self._overflows.zero_()
         self.step_graph = WarpGraph(self._step, self.device, self, "worlds", "data")
         self.reset_graph = WarpGraph(self._restart, self.device, self, "worlds", "data")
+        self.look_graph = WarpGraph(self._look, self.device, self, "worlds", "data")
 
     def _put_model(self, randomized: Iterable[str] = ()) -> None:
         self.worlds = mjw.put_model(self.model, dict.fromkeys(randomized, self.num_envs))
@@ -107,6 +112,20 @@ class WarpSimulator(ModelSimulator):
         self._bring_up_to_date()
         inputs = [self.data.qpos, self.data.qvel, self.data.ctrl, self.data.overflow]
         wp.launch(_poll, self.num_envs, inputs=inputs, outputs=[self._diverged, self._overflows])
+
+    def _look(self) -> None:
+        """The launches that show the starts of episodes. They also touch worlds that are amid one, whose step is over.
+
+        What MuJoCo's mj_forward shows, that is, without actuators, which only activations make push on a start.
+        """
+        if self.stage != STAGES["none"] and not self._forces:
+            self._bring_up_to_date()
+            return
+        flags, solved = self.worlds.opt.disableflags, wp.clone(self.data.qacc_warmstart)
+        self.worlds.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+        mjw.forward(self.worlds, self.data)
+        self.worlds.opt.disableflags = flags
+        wp.copy(self.data.qacc_warmstart, solved)
 
     def _bring_up_to_date(self) -> None:
         """The launches that bring what depends on positions, and on velocities, to the present state."""
@@ -147,20 +166,36 @@ class WarpSimulator(ModelSimulator):
         for mine, given in ((self._mask, mask), (self._start_qpos, start.qpos), (self._start_qvel, start.qvel)):
             wp.to_torch(mine).copy_(given)
         self.reset_graph()
+        for name, values in start.more.items():
+            _choose(mask, values, self._view(name))
+        for name, values in start.model.items():
+            _choose(mask, values, self._fields[name])
+        if self.looks:
+            self.look_graph()
 
     def metrics(self) -> dict[str, Tensor]:
         return {"contact_overflows": wp.to_torch(self._overflows)[0].clone()}
 
+    def vary(self, names: Sequence[str]) -> None:
+        if names:
+            model = {name: torch.as_tensor(getattr(self.model, name), device=self.device) for name in names}
+            self._own({name: field.expand(self.num_envs, *field.shape) for name, field in model.items()})
+
     def randomize(self, fields: dict[str, Tensor]) -> None:
+        self._own(fields, derive=bool(fields))
+
+    def _own(self, fields: dict[str, Tensor], derive: bool = False) -> None:
+        """Give each simulation its own values, and with `derive` of what follows from them."""
         if not fields:
             return
-        derived = _DERIVED if fields.keys() & set(mujoco.MjModel._setconst_inputs) else ()
+        self._derives = derive
+        derived = _DERIVED if derive and fields.keys() & set(mujoco.MjModel._setconst_inputs) else ()
         with on_torchs_stream(self.device):
             try:
-                self._put_model({*fields, *derived})
+                self._put_model({*fields, *self._fields, *derived})
             except ValueError as error:
                 raise TaskError(f"sim=mujoco_warp can't give each simulation its own: {error}") from error
-            for name, values in fields.items():
+            for name, values in {**self._fields, **fields}.items():
                 field = wp.to_torch(getattr(self.worlds, name))
                 self._fields[name] = field.copy_(fitted(name, values, field.shape))
             if derived:
@@ -175,7 +210,7 @@ class WarpSimulator(ModelSimulator):
         for name in _STATE:
             self._view(name).copy_(state[name])
         wp.to_torch(self._overflows).copy_(state["contact_overflows"])
-        self.randomize({name: state[f"model.{name}"] for name in self._fields})
+        self._own({name: state[f"model.{name}"] for name in self._fields}, self._derives)
 
     def positions(self, index: int) -> np.ndarray:
         return self._view("qpos")[index].cpu().numpy()
@@ -258,6 +293,11 @@ def _like_the_c_engine(model: mjw.Model, data: mjw.Data) -> None:
     wp.launch(_align_frames, data.naconmax, inputs=inputs, outputs=[data.contact.frame])
     if model.neq:
         mjw.com_vel(model, data)
+
+
+def _choose(mask: Tensor, values: Tensor, field: Tensor) -> None:
+    """Write `values` into `field` where `mask`, in place."""
+    field.copy_(torch.where(mask.reshape(-1, *[1] * (field.dim() - 1)), values.to(field.dtype), field))
 
 
 @contextmanager

@@ -97,11 +97,12 @@ class MujocoSimulator(ModelSimulator):
 
     def _look(self, index: np.ndarray) -> None:
         """Compute everything about some simulations as they begin, that is without their actuators."""
-        if self._flags is not None:
-            self._flags[index] |= mujoco.mjtDisableBit.mjDSBL_ACTUATION
+        if self._flags is None:
+            self.batch.forward(index)
+            return
+        self._flags[index] |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
         self.batch.forward(index)
-        if self._flags is not None:
-            self._flags[index] &= ~mujoco.mjtDisableBit.mjDSBL_ACTUATION
+        self._flags[index] = self.model.opt.disableflags
 
     def _output(self, name: str) -> Tensor:
         """A field that every call computes anew, (N, ...), as torch sees it."""

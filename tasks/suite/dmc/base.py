@@ -72,10 +72,25 @@ class Suite(Task):
         action = action.double()
         return action if self._direct else self._middle + self._reach * action
 
-    def sensors(self, *names: str) -> Tensor:
-        """Columns of sensors, in `state.sensors`."""
+    def sensors(self, *names: str | int) -> Tensor:
+        """Columns of sensors, by names or numbers, in `state.sensors`."""
         each = (self._model.sensor(name) for name in names)
         return self.columns(sensor.adr[0] + place for sensor in each for place in range(sensor.dim[0]))
+
+    def sensors_of(self, *kinds: str) -> Tensor:
+        """Columns of all sensors of some of MuJoCo's kinds ("GYRO", ...), in the model's order."""
+        import mujoco
+
+        wanted = [int(getattr(mujoco.mjtSensor, f"mjSENS_{kind}")) for kind in kinds]
+        return self.sensors(*(one for one, kind in enumerate(self._model.sensor_type.tolist()) if kind in wanted))
+
+    def default_pose(self) -> Any:
+        """The model's default pose, as a mujoco.MjData."""
+        import mujoco
+
+        data = mujoco.MjData(self._model)
+        mujoco.mj_forward(self._model, data)
+        return data
 
     def columns(self, numbers: Iterable[int]) -> Tensor:
         """Numbers as an index."""

@@ -10,7 +10,7 @@ ARGS ?=
 # ARGS="-n 0": one process, as by pytest alone.
 PYTEST := -m pytest -n auto --dist=worksteal
 
-.PHONY: install train test test-slurm test-py38 test-docker-pins gpu-check wheels lint clean
+.PHONY: install train test test-parity test-slurm test-py38 test-docker-pins gpu-check wheels lint clean
 
 install: .venv/.installed
 
@@ -25,6 +25,10 @@ train: install
 
 test: install
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+# Every task of Gymnasium's and dm_control's against its original over whole episodes: about 15 minutes.
+test-parity: install
+	PARITY_STEPS=1010 $(BIN)/python $(PYTEST) tests/tasks/suite/gym tests/tasks/suite/dmc $(ARGS)
 
 test-slurm: install
 	tests/slurm/install.sh

@@ -79,6 +79,8 @@ class WarpSimulator(ModelSimulator):
             raise TaskError(f"sim=mujoco_warp can't simulate {type(task).__name__}: {what}") from error
         self._views: dict[str, tuple[wp.array, Tensor]] = {}
         self._fields: dict[str, Tensor] = {}
+        data = mujoco.MjData(self.model)  # Warp's matrices are not flat, as MuJoCo's are
+        self._shapes = {name: getattr(data, name).shape for name in task.reads}
         self._derives = False
         self._forces = bool((self.model.sensor_needstage == mujoco.mjtStage.mjSTAGE_ACC).any())
         with on_torchs_stream(self.device):
@@ -118,6 +120,8 @@ class WarpSimulator(ModelSimulator):
 
         What MuJoCo's mj_forward shows, that is, without actuators, which only activations make push on a start.
         """
+        if self._fields:
+            self._place_static_geoms()
         if self.stage != STAGES["none"] and not self._forces:
             self._bring_up_to_date()
             return
@@ -126,6 +130,16 @@ class WarpSimulator(ModelSimulator):
         mjw.forward(self.worlds, self.data)
         self.worlds.opt.disableflags = flags
         wp.copy(self.data.qacc_warmstart, solved)
+
+    def _place_static_geoms(self) -> None:
+        """mujoco-warp 4.0.0 places geoms that can't move once, when the data are made: do it where fields differ."""
+        mjw.kinematics(self.worlds, self.data)
+        inputs = [
+            self.worlds.geom_bodyid, self.worlds.body_weldid, self.worlds.geom_pos, self.worlds.geom_quat,
+            self.data.xpos, self.data.xquat,
+        ]  # fmt: skip
+        outputs = [self.data.geom_xpos, self.data.geom_xmat]
+        wp.launch(_static_geoms, (self.num_envs, self.model.ngeom), inputs=inputs, outputs=outputs)
 
     def _bring_up_to_date(self) -> None:
         """The launches that bring what depends on positions, and on velocities, to the present state."""
@@ -159,7 +173,7 @@ class WarpSimulator(ModelSimulator):
         self.step_graph()
 
     def state(self) -> State:
-        fields = {name: self._view(name) for name in self.reads}
+        fields = {name: self._view(name).reshape(self.num_envs, *shape) for name, shape in self._shapes.items()}
         return State(self._view("qpos"), self._view("qvel"), self._view("sensordata"), fields)
 
     def reset(self, mask: Tensor, start: Start) -> None:
@@ -256,6 +270,28 @@ def _place(
             qpos[world, i] = start_qpos[world, i]
         for i in range(qvel.shape[1]):
             qvel[world, i] = start_qvel[world, i]
+
+
+@wp.kernel
+def _static_geoms(
+    geom_bodyid: wp.array[int],
+    body_weldid: wp.array[int],
+    geom_pos: wp.array2d[wp.vec3],
+    geom_quat: wp.array2d[wp.quat],
+    xpos: wp.array2d[wp.vec3],
+    xquat: wp.array2d[wp.quat],
+    geom_xpos: wp.array2d[wp.vec3],
+    geom_xmat: wp.array2d[wp.mat33],
+):
+    """Where geoms of bodies that are welded to the world are. Warp's quaternions end with w, MuJoCo's begin with it."""
+    world, geom = wp.tid()
+    body = geom_bodyid[geom]
+    if body_weldid[body] == 0:
+        turn, own = xquat[world, body], geom_quat[world % geom_quat.shape[0], geom]
+        of_body, of_geom = wp.quat(turn[1], turn[2], turn[3], turn[0]), wp.quat(own[1], own[2], own[3], own[0])
+        place = geom_pos[world % geom_pos.shape[0], geom]
+        geom_xpos[world, geom] = xpos[world, body] + wp.quat_rotate(of_body, place)
+        geom_xmat[world, geom] = wp.quat_to_matrix(of_body * of_geom)
 
 
 @wp.kernel

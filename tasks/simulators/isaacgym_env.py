@@ -248,10 +248,11 @@ def _construct(name: str, num_envs: int, device: str, threads: int | None, chang
         plain = OmegaConf.to_container(cfg.task, resolve=True)
         if plain["name"] not in isaacgym_task_map:
             raise unknown_task(plain["name"], isaacgym_task_map)
+        plain["rl_device"] = device  # DeXtreme's tasks read it here and would else take the first GPU
         return isaacgym_task_map[plain["name"]](
             cfg=plain,
             rl_device=device,
-            sim_device=device,
+            sim_device=device if ":" in device else f"{device}:0",  # AllegroKuka splits it unasked
             graphics_device_id=torch.device(device).index or 0,
             headless=True,
             virtual_screen_capture=False,

@@ -5,6 +5,8 @@ import importlib.machinery
 import sys
 import types
 
+import numpy
+
 NAMES = ("gym", "jinja2", "matplotlib", "pysdf", "rl_games", "scipy", "tkinter", "trimesh", "urdfpy", "warp")
 
 
@@ -35,6 +37,21 @@ class Empty(types.ModuleType):
         return type(name, (Anything,), {}) if name[:1].isupper() else Anything()
 
 
+class Cloud:
+    """`pysdf.SDF`: for points (n, 3) their distance to the nearest vertex, negative as the original's is outside."""
+
+    def __init__(self, vertices, faces):
+        from scipy.spatial import cKDTree
+
+        self.tree = cKDTree(vertices)
+
+    def __call__(self, points):
+        return -self.tree.query(points)[0]
+
+
+NEEDED = {"gym.spaces": {"Dict": dict}, "pysdf": {"SDF": Cloud}}  # with what a task computes
+
+
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Asked last, when no other finder knows the module."""
 
@@ -48,13 +65,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         module.__path__ = []
+        for name, value in NEEDED.get(module.__name__, {}).items():
+            setattr(module, name, value)
 
 
 def install():
     """Also give numpy the names that it lost in 1.24 and 2.0, which IsaacGymEnvs still uses."""
     sys.meta_path.append(Finder())
-    import numpy
-
     for name, value in {"Inf": numpy.inf, "float": float, "int": int, "bool": bool}.items():
         if name not in vars(numpy):
             setattr(numpy, name, value)

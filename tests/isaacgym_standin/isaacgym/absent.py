@@ -27,6 +27,8 @@ class Anything:
     def __getitem__(self, item):
         return self
 
+    __iter__ = None  # it has no end
+
 
 class Empty(types.ModuleType):
     """A module that has every public name."""
@@ -35,6 +37,13 @@ class Empty(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         return type(name, (Anything,), {}) if name[:1].isupper() else Anything()
+
+
+class Box:
+    """`gym.spaces.Box`, as far as its shape."""
+
+    def __init__(self, low, high, *args, **kwargs):
+        self.shape = numpy.shape(low)
 
 
 class Cloud:
@@ -49,7 +58,8 @@ class Cloud:
         return -self.tree.query(points)[0]
 
 
-NEEDED = {"gym.spaces": {"Dict": dict}, "pysdf": {"SDF": Cloud}}  # with what a task computes
+# What tasks compute with.
+NEEDED = {"gym": {"spaces": types.SimpleNamespace(Dict=dict, Box=Box)}, "pysdf": {"SDF": Cloud}}
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -3,6 +3,7 @@
 No meshes: a body of a mesh has the mass that its file says, or a nominal one. `urdf.py` and `mjcf.py` read files.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -44,7 +45,7 @@ class Asset:
     """
 
     def __init__(self, name, options):
-        self.name, self.options = name, options
+        self.name, self.options = name, copy.copy(options)  # tasks go on changing theirs for the next asset
         self.bodies, self.joints, self.motors, self.tendons, self.sensors = [], [], [], [], []
         self.props = np.zeros(0, DOF_TYPE)
         self.half, self.radius = None, None

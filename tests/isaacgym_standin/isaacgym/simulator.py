@@ -8,7 +8,8 @@ from isaacgym.kinematics import Chain
 from isaacgym.torch_utils import quat_apply
 
 EXISTING = []
-PALM, REACH = 0.05, 0.1  # m: how far below its start a hand holds an object, and how far it may slide on it
+PALM, REACH = 0.05, 0.08  # m: how far below its start a hand holds an object, and how far it may slide on it
+SHOVE = 2.0  # 1/s: what a joint's speed does to what lies about, chosen so that hands drop some of their cubes
 
 
 class Env:
@@ -102,7 +103,7 @@ class Sim:
         for slot in self.slots:  # joints begin at 0 or at the limit next to it
             if slot.kind.joints:
                 slot.settle()
-                self.dof[:, slot.dofs, 0] = torch.max(torch.min(self.dof[:, slot.dofs, 0], slot.joints.upper), slot.joints.lower)
+                self.dof[:, slot.dofs, 0] = torch.zeros_like(slot.joints.lower).clamp(slot.joints.lower, slot.joints.upper)
         self.start = torch.zeros(e, dofs, device=dev)  # where the last setter put the joints
         self.force, self.target = torch.zeros(e, dofs, device=dev), torch.zeros(e, dofs, device=dev)
         self.pushes, self.twists = torch.zeros(e, bodies, 3, device=dev), torch.zeros(e, bodies, 3, device=dev)
@@ -230,4 +231,4 @@ class Sim:
         if not speeds:
             return torch.zeros(len(self.envs), 2, device=self.device)
         every = torch.cat(speeds, dim=1)
-        return torch.stack((every[:, 0::2].mean(1), every[:, 1::2].mean(1)), dim=1)
+        return SHOVE * torch.stack((every[:, 0::2].mean(1), every[:, 1::2].mean(1)), dim=1)

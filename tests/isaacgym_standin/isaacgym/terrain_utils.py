@@ -50,11 +50,11 @@ def discrete_obstacles_terrain(terrain, max_height, min_size, max_size, num_rect
     low, high = (max(1, int(size / terrain.horizontal_scale)) for size in (min_size, max_size))
     height = int(max_height / terrain.vertical_scale)
     for _ in range(num_rects):
-        w, l = np.random.randint(low, high + 1, 2)  # noqa: NPY002, E741
+        w, d = np.random.randint(low, high + 1, 2)  # noqa: NPY002
         x = np.random.randint(0, max(1, terrain.width - w))  # noqa: NPY002
-        y = np.random.randint(0, max(1, terrain.length - l))  # noqa: NPY002
+        y = np.random.randint(0, max(1, terrain.length - d))  # noqa: NPY002
         level = np.random.choice([-height, -height // 2, height // 2, height])  # noqa: NPY002
-        terrain.height_field_raw[x : x + w, y : y + l] = level
+        terrain.height_field_raw[x : x + w, y : y + d] = level
     terrain.height_field_raw[_distance(terrain) * terrain.horizontal_scale <= platform_size / 2] = 0
     return terrain
 

@@ -10,7 +10,8 @@ ARGS ?=
 # ARGS="-n 0": one process, as by pytest alone.
 PYTEST := -m pytest -n auto --dist=worksteal
 
-.PHONY: install train test test-parity test-slurm test-py38 test-docker-pins gpu-check wheels lint clean
+.PHONY: install train test test-parity test-slurm test-py38 test-isaacgym test-isaacgym-py38 test-docker-pins gpu-check wheels \
+	lint clean
 
 install: .venv/.installed
 
@@ -44,6 +45,23 @@ test-py38: .venv38/.installed
 	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt --upgrade pip setuptools wheel
 	$(BIN38)/pip install --quiet --disable-pip-version-check -c docker/constraints-py38.txt -e . pytest pytest-timeout pytest-xdist
 	@touch $@
+
+# Every task of a checkout of IsaacGymEnvs on the stand-in simulator: ISAACGYMENVS_PATH=<checkout> make test-isaacgym
+test-isaacgym: install .venv/isaacgym/.installed
+	$(call test_isaacgymenvs,$(BIN))
+
+test-isaacgym-py38: .venv38/.installed .venv38/isaacgym/.installed
+	$(call test_isaacgymenvs,$(BIN38))
+
+%/isaacgym/.installed: tests/isaacgym_standin/requirements.txt %/.installed
+	$*/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $*/isaacgym -r $<
+	@touch $@
+
+define test_isaacgymenvs
+@test -d "$(ISAACGYMENVS_PATH)/isaacgymenvs/cfg/task" || { echo "make: needs ISAACGYMENVS_PATH=<checkout of \
+github.com/isaac-sim/IsaacGymEnvs>, this is '$(ISAACGYMENVS_PATH)'"; exit 2; }
+ISAACGYMENVS_PATH="$(abspath $(ISAACGYMENVS_PATH))" $(1)/python $(PYTEST) tests/pql/roles/test_isaacgymenvs.py $(ARGS)
+endef
 
 # Every pin has a wheel for its image, and each image's pip steps run in order; gigabytes, so not part of make test.
 test-docker-pins: install

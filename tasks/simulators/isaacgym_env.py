@@ -16,7 +16,7 @@ just ended.
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,13 @@ from torch import Tensor
 
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
+
+
+class Parts(NamedTuple):
+    """Which tensors of a dictionary of observations the policy sees, and which the critic."""
+
+    policy: tuple[str, ...]
+    critic: tuple[str, ...]
 
 
 class IsaacGymEnv(VectorEnv):
@@ -48,12 +55,18 @@ class IsaacGymEnv(VectorEnv):
         task: an instance of a class in `isaacgymenvs.tasks.isaacgym_task_map`, or anything with its `step`,
             `reset_idx`, `reset_buf`, `progress_buf`, `max_episode_length`, `num_obs`, `num_acts`, `num_envs`.
         device: where its tensors are (IsaacGymEnvs' rl_device).
+        parts: of a task whose observations are a dictionary of tensors (DeXtreme's): the names of what the policy
+            sees and of what the critic sees, each concatenated in this order.
     """
 
-    def __init__(self, name: str, task: Any, device: torch.device | str):
+    def __init__(self, name: str, task: Any, device: torch.device | str, parts: Parts | None = None):
         self.name, self.task, self.device = name, task, torch.device(device)
         self.num_envs, self.obs_dim, self.action_dim = task.num_envs, task.num_obs, task.num_acts
         self.critic_obs_dim = int(getattr(task, "num_states", 0))  # IsaacGymEnvs' asymmetric observations
+        self._names = ("obs", "states") if self.critic_obs_dim else ("obs",)
+        if parts is not None:
+            self.obs_dim, self.critic_obs_dim = (sum(task.obs_dims[n][0] for n in names) for names in parts)
+            self._names = (*parts.policy, *parts.critic)
         self.max_episode_steps = int(task.max_episode_length)
         self.dt = float(getattr(task, "dt", 1.0)) * int(getattr(task, "control_freq_inv", 1))
         self._was_reset = self._nobody()
@@ -93,7 +106,9 @@ class IsaacGymEnv(VectorEnv):
         found = self.task.step(still)
         kept = ~self._take_resets()
         if kept.any():  # a task that resets within the step has only now found out who ended
-            self.task.reset_idx(kept.nonzero().flatten())
+            kept &= ~self._promised()
+            if kept.any():
+                self.task.reset_idx(kept.nonzero().flatten())
             self._take_resets()
             found = self.task.step(still)
             self._awaiting = self._flags() & ~self._take_resets()
@@ -130,8 +145,10 @@ class IsaacGymEnv(VectorEnv):
         self._awaiting = (flagged & ~within) | diverged
         passed_over = due & ~was_reset
         if passed_over.any():
-            self.task.reset_idx(passed_over.nonzero().flatten())
             self._awaiting = self._awaiting | passed_over
+            passed_over &= ~self._promised()
+            if passed_over.any():
+                self.task.reset_idx(passed_over.nonzero().flatten())
 
         seen = self._finite(seen)
         following = torch.where(within[:, None], self._seen, seen)
@@ -144,19 +161,27 @@ class IsaacGymEnv(VectorEnv):
             step = step._replace(critic_obs=self.critic_obs, next_critic_obs=following[:, self.obs_dim :])
         return step
 
+    def _promised(self) -> Tensor:
+        """Whom the task will reset in its next step and not in its last: (N,) bool.
+
+        DeXtreme's randomisation (ADR) spends a step of its own between an episode's end and its reset.
+        """
+        promised = getattr(self.task, "apply_reset_buf", None)
+        return self._nobody() if promised is None else promised.to(self.device) != 0
+
     def _flags(self) -> Tensor:
         """Whose episode the task says has ended: (N,) bool."""
         return self.task.reset_buf.to(self.device) != 0
 
     def _observed(self, found: Any) -> Tensor:
         """What the policy sees and then what the critic sees where it has `states` of its own, as a copy."""
-        if not isinstance(found, dict) or "obs" not in found:
+        missing = [name for name in self._names if not isinstance(found, dict) or name not in found]
+        if missing:
             raise TaskError(
-                f"task {self.name} gives its observations as {sorted(found) if isinstance(found, dict) else found!r} "
-                "and not as one tensor, which no network here takes; choose a task with plain observations"
+                f"task {self.name} gives its observations as {sorted(found) if isinstance(found, dict) else found!r}, "
+                f"without {missing[0]}, and nothing says which of them a policy sees: choose another task"
             )
-        names = ("obs", "states") if self.critic_obs_dim else ("obs",)
-        return torch.cat([found[name].to(self.device, torch.float32) for name in names], 1)
+        return torch.cat([found[name].to(self.device, torch.float32) for name in self._names], 1)
 
     def _finite(self, obs: Tensor) -> Tensor:
         return torch.nan_to_num(obs, nan=0.0, posinf=0.0, neginf=0.0)
@@ -202,7 +227,8 @@ def make(
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (it is the global generator that tasks draw from)
         torch.manual_seed(seed)
-        return IsaacGymEnv(name, _construct(name, num_envs, device, threads, cfg or {}), device)
+        task = _construct(name, num_envs, device, threads, cfg or {})
+        return IsaacGymEnv(name, task, device, _parts(task, name))
     except TaskError:
         raise
     except BaseException as error:
@@ -248,15 +274,44 @@ def _construct(name: str, num_envs: int, device: str, threads: int | None, chang
         plain = OmegaConf.to_container(cfg.task, resolve=True)
         if plain["name"] not in isaacgym_task_map:
             raise unknown_task(plain["name"], isaacgym_task_map)
+        plain["rl_device"] = device  # DeXtreme's tasks read it here and would else take the first GPU
         return isaacgym_task_map[plain["name"]](
             cfg=plain,
             rl_device=device,
-            sim_device=device,
+            sim_device=device if ":" in device else f"{device}:0",  # AllegroKuka splits it unasked
             graphics_device_id=torch.device(device).index or 0,
             headless=True,
             virtual_screen_capture=False,
             force_render=False,
         )
+
+
+def _parts(task: Any, name: str) -> Parts | None:
+    """What policy and critic see of a dictionary of observations; None of a task with plain ones.
+
+    Which tensors are a policy's is said nowhere in the task (some are what the real robot doesn't know), but in the
+    file that IsaacGymEnvs' own learner reads for it: `cfg/train/<task's file>PPO.yaml` lists the inputs of its policy
+    and those of its central value, and in the order of these lists they are concatenated.
+    """
+    if not getattr(task, "dict_obs_cls", False):
+        return None
+    from omegaconf import OmegaConf
+
+    from tasks.simulators.isaacgym import config_dir, config_file
+
+    path = config_dir() / "train" / f"{config_file(name)}PPO.yaml"
+    params = OmegaConf.load(path).params if path.is_file() else OmegaConf.create()
+    policy, critic = (
+        OmegaConf.select(params, f"{where}network.inputs", default={}) for where in ("", "config.central_value_config.")
+    )
+    if not policy:
+        raise TaskError(
+            f"task {name} gives a dictionary of observations, and IsaacGymEnvs has no cfg/train/{path.name} that lists "
+            "under params.network.inputs which of them a policy sees: add one, or choose another task"
+        )
+    # A flag that DeXtreme keeps as a number and asks torch.where with, which takes none but bool by now.
+    task.reset_goal_buf = task.reset_goal_buf.bool()
+    return Parts(tuple(policy), tuple(critic))
 
 
 def _change(cfg: Any, changes: dict[str, Any], name: str) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SMALL = HERE / "small"
+PACKAGES = Path(sys.prefix) / "isaacgym"  # what `make test-isaacgym` installs for IndustReal's tasks
 
 
 def environment(envs=SMALL):
     """Variables for a subprocess that imports our isaacgym, `envs`' isaacgymenvs, and this project."""
-    return {"PYTHONPATH": os.pathsep.join(map(str, (HERE, envs, ROOT))), "OMP_NUM_THREADS": "1"}
+    return {"PYTHONPATH": os.pathsep.join(map(str, (HERE, envs, ROOT, PACKAGES))), "OMP_NUM_THREADS": "1"}
 
 
 def clocks():

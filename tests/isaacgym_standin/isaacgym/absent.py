@@ -5,6 +5,8 @@ import importlib.machinery
 import sys
 import types
 
+import numpy
+
 NAMES = ("gym", "jinja2", "matplotlib", "pysdf", "rl_games", "scipy", "tkinter", "trimesh", "urdfpy", "warp")
 
 
@@ -25,6 +27,8 @@ class Anything:
     def __getitem__(self, item):
         return self
 
+    __iter__ = None  # it has no end
+
 
 class Empty(types.ModuleType):
     """A module that has every public name."""
@@ -33,6 +37,29 @@ class Empty(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         return type(name, (Anything,), {}) if name[:1].isupper() else Anything()
+
+
+class Box:
+    """`gym.spaces.Box`, as far as its shape."""
+
+    def __init__(self, low, high, *args, **kwargs):
+        self.shape = numpy.shape(low)
+
+
+class Cloud:
+    """`pysdf.SDF`: for points (n, 3) their distance to the nearest vertex, negative as the original's is outside."""
+
+    def __init__(self, vertices, faces):
+        from scipy.spatial import cKDTree
+
+        self.tree = cKDTree(vertices)
+
+    def __call__(self, points):
+        return -self.tree.query(points)[0]
+
+
+# What tasks compute with.
+NEEDED = {"gym": {"spaces": types.SimpleNamespace(Dict=dict, Box=Box)}, "pysdf": {"SDF": Cloud}}
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -48,13 +75,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         module.__path__ = []
+        for name, value in NEEDED.get(module.__name__, {}).items():
+            setattr(module, name, value)
 
 
 def install():
     """Also give numpy the names that it lost in 1.24 and 2.0, which IsaacGymEnvs still uses."""
     sys.meta_path.append(Finder())
-    import numpy
-
     for name, value in {"Inf": numpy.inf, "float": float, "int": int, "bool": bool}.items():
         if name not in vars(numpy):
             setattr(numpy, name, value)

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from pql import config
-from pql.algorithms.base import Nets
+from pql.algorithms.base import P_LEARNER, V_LEARNER, Nets
 from pql.algorithms.flash_sac import FlashSAC, FlashSACOptions, halving
 from pql.algorithms.residual import UnitDense
 from pql.errors import UserError
-from pql.memory.replay import Batch
+from pql.memory.replay import Batch, Transition
+from pql.roles.build import LEARNERS, make_replay, prepare
+from pql.roles.flat import Flat
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
 from tasks.base import Spaces
@@ -149,6 +151,26 @@ def test_losses_and_gradients_are_those_of_the_equations(algorithm):
                 assert p.grad.view(-1)[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7), (loss, name, index)
 
 
+def test_a_density_that_is_not_finite_leaves_the_temperature_to_the_other_rows(algorithm):
+    """Its gradient is alpha (entropy - target), the entropy that of the four finite rows."""
+    nets, (batch, noise) = networks(algorithm), rows()
+    batch.obs[2] = float("nan")
+    value, metrics = algorithm.policy_loss(Nets(**nets), batch, noise)
+    value.backward()
+    kept = [0, 1, 3, 4]
+    _, log_prob = sample(*policy(nets["policy"], batch.obs[kept].numpy()), noise[kept].numpy())
+    target = 0.5 * ACTIONS * math.log(2 * math.pi * math.e * 0.15**2)
+    slope = math.exp(nets["temperature"].number.item()) * (-log_prob.mean() - target)
+    assert nets["temperature"].number.grad.item() == pytest.approx(slope, rel=1e-6)
+    assert metrics["entropy"].item() == pytest.approx(-log_prob.mean(), rel=1e-6)
+
+
+def test_without_exploration_the_mean_action_is_taken(algorithm):
+    nets, (batch, _) = networks(algorithm), rows()
+    expected = np.tanh(policy(nets["policy"], batch.obs.numpy())[0])
+    np.testing.assert_allclose(algorithm.act(nets["policy"], batch.obs).detach().numpy(), expected, rtol=1e-6)
+
+
 def test_noise_is_kept_for_as_many_steps_as_its_law_says(algorithm):
     """Of 20 000 holds the share that lasts n steps is 1 / n^2 over the sum to 16, within five standard errors."""
     algorithm.cfg.noise_steps = 16
@@ -176,6 +198,13 @@ def test_noise_of_one_step_is_new_at_every_step(algorithm):
     assert (one != two).all()
 
 
+def test_every_group_follows_the_schedule():
+    made = FlashSAC(FlashSACOptions(**SIZES, lr_decay_updates=100), Spaces(OBS, ACTIONS))
+    assert {g.name: float(g.optimizer.schedule(torch.tensor(100.0))) for g in made.groups()} == {
+        "critic": 0.5, "policy": 0.5, "temperature": 0.5
+    }  # fmt: skip
+
+
 def test_step_size_falls_to_half_along_a_cosine():
     fall = halving(100)
     assert [round(float(fall(torch.tensor(float(n)))), 6) for n in (0, 50, 100, 1000)] == [1.0, 0.75, 0.5, 0.5]
@@ -183,6 +212,21 @@ def test_step_size_falls_to_half_along_a_cosine():
 
 
 SMALL = {"algo.hidden": None, **{f"algo.{name}": size for name, size in SIZES.items()}}
+
+
+@pytest.mark.parametrize("role", [V_LEARNER, P_LEARNER])
+def test_rewards_are_scaled_where_they_are_sampled(tiny, plugin, role):
+    """Returns of spread 4 and size at most 10, 10 / 5 = 2: the scale is 1 / 4, and a stored 6 is learned as 1.5."""
+    cfg = config.load(tiny(algo="flash_sac", **{**SMALL, "algo.value_bound": 5.0}))
+    algorithm, _, shared = prepare(cfg, Spaces(2, 2))
+    replay = make_replay(cfg, algorithm, shared)
+    obs, ones = torch.zeros(cfg.num_envs, 2), torch.ones(cfg.num_envs)
+    replay.add(Transition(obs, obs, 6 * ones, obs, ones, ones))
+    shared.returns.publish(torch.tensor([100.0, 0.0, 100 * 4.0**2, 10.0], dtype=torch.float64))
+    learner = LEARNERS[role](cfg, algorithm, replay, shared)
+    learner.step()
+    rows = learner.unpack(learner.sample())
+    torch.testing.assert_close(rows.return_n, torch.full_like(rows.return_n, 1.5))
 
 
 @pytest.mark.parametrize("runtime", ["sync", "parallel"])
@@ -193,11 +237,15 @@ def test_a_run_keeps_unit_norms_and_knows_the_scale_of_its_rewards(tiny, plugin,
     words = {**SMALL, "algo.lr_decay_updates": 100}
     assert train(config.load(tiny(algo="flash_sac", runtime=runtime, **words)))["status"] == "completed"
     run_dir = tmp_path / "run"
-    layers = [m for m in evaluation.load_run(str(run_dir), 2).act.policy.modules() if isinstance(m, UnitDense)]
-    assert len(layers) == 4
+    folder = checkpoint.newest(run_dir)[0]
+    critic = Flat({"critic": FlashSAC(FlashSACOptions(**SIZES), Spaces(2, 2)).make_critic()})
+    critic.data.copy_(checkpoint.load_tensors(folder, "v_learner")["weights"])
+    networks = critic.modules["critic"], evaluation.load_run(str(run_dir), 2).act.policy
+    layers = [m for network in networks for m in network.modules() if isinstance(m, UnitDense)]
+    assert len(layers) == 6 + 4
     for layer in layers:
         torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones_like(layer.weight[:, 0]), rtol=1e-3, atol=1e-3)
-    count, mean, m2, largest = checkpoint.load_tensors(checkpoint.newest(run_dir)[0], "actor")["returns"].tolist()
+    count, mean, m2, largest = checkpoint.load_tensors(folder, "actor")["returns"].tolist()
     assert count == 1600 and m2 > 0 and largest > abs(mean)
     line = [x for x in read_metrics(run_dir / "metrics.jsonl") if "mass_at_ends" in x][-1]
     assert 0 <= line["mass_at_ends"] < 1

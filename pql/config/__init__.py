@@ -1,6 +1,6 @@
 """A run's configuration: typed keys, composed from cfg/ and `key=value` words."""
 
-from pql.config.compose import load, overrides_help, read, save
+from pql.config.compose import dumps, load, loads, overrides_help, read, save
 from pql.config.environment import make_env
 from pql.config.plugins import import_plugins
 from pql.config.schema import Config, known_keys

@@ -55,14 +55,27 @@ def load(overrides: list[str]) -> Config:
     return cfg
 
 
+def dumps(cfg: Config) -> str:
+    """The resolved configuration as YAML, for a process that has no plugin's types yet."""
+    return OmegaConf.to_yaml(OmegaConf.structured(cfg))
+
+
+def loads(text: str) -> Config:
+    """The configuration that `dumps` wrote, its plugins imported first. Raises UserError."""
+    return _with_plugins(OmegaConf.create(text))
+
+
 def save(cfg: Config, path: Path) -> None:
     """Write the resolved configuration as YAML, atomically."""
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(cfg)))
+    write_atomically(path, dumps(cfg))
 
 
 def read(path: Path) -> Config:
     """The configuration a run was started with, its plugins imported. Raises UserError where it is none of ours."""
-    cfg = _raw(path)
+    return _with_plugins(_raw(path))
+
+
+def _with_plugins(cfg: DictConfig) -> Config:
     import_plugins(list(cfg.get("plugins") or []))
     return _typed(cfg)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from pql import config
 from pql.errors import RoleFailed, UserError
 from pql.memory.device import mps_is_running
 from pql.memory.shared import ROLES
@@ -36,7 +37,7 @@ class Team:
         self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
             self.pipes[role], theirs[role] = context.Pipe(duplex=False)
-            arguments = (role, cfg, shared, self.wakes, theirs[role], os.getpid(), resume_from)
+            arguments = (role, config.dumps(cfg), shared, self.wakes, theirs[role], os.getpid(), resume_from)
             self.processes[role] = context.Process(
                 target=worker.main, args=arguments, name=f"pql-{role}", daemon=True
             )

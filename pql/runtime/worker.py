@@ -107,14 +107,18 @@ def p_learner_loop(learner: Any, link: Link, pacer: Any) -> None:
         link.wake("v_learner")
 
 
-def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, parent: int, resume_from: Any) -> None:
-    """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`."""
+def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, parent: int, resume_from: Any) -> None:
+    """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`.
+
+    Args:
+        text: the configuration, by `config.dumps`: nothing unpickles a plugin's types before it is imported.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the parent blocked them until here
     _die_with_parent()
     try:
-        _work(role, cfg, shared, wakes, parent, resume_from)
+        _work(role, text, shared, wakes, parent, resume_from)
     except BaseException as error:
         pipe.send((f"{type(error).__name__}: {error}", traceback.format_exc()))
         pipe.close()
@@ -122,21 +126,20 @@ def main(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], pipe: Any, par
         os._exit(1)
 
 
-def _work(role: str, cfg: Any, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
+def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
     import torch
 
-    from pql import algorithms
-    from pql.config import import_plugins
+    from pql import algorithms, config
     from pql.memory.device import device_of
     from pql.memory.pacing import critic_pacer, policy_pacer
     from pql.roles.build import make_role
     from pql.runtime import checkpoint
     from pql.runtime.threads import threads_of
 
+    cfg = config.loads(text)
     threads = threads_of(cfg)
     torch.set_num_threads(threads[role])
     torch.set_float32_matmul_precision(cfg.matmul_precision)
-    import_plugins(cfg.plugins)
     device = device_of(cfg, role)
     if device.type == "cuda":
         torch.cuda.set_device(device)

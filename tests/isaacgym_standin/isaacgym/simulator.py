@@ -103,7 +103,8 @@ class Sim:
         for slot in self.slots:  # joints begin at 0 or at the limit next to it
             if slot.kind.joints:
                 slot.settle()
-                self.dof[:, slot.dofs, 0] = torch.zeros_like(slot.joints.lower).clamp(slot.joints.lower, slot.joints.upper)
+                low, high = slot.joints.lower, slot.joints.upper
+                self.dof[:, slot.dofs, 0] = torch.zeros_like(low).clamp(low, high)
         self.start = torch.zeros(e, dofs, device=dev)  # where the last setter put the joints
         self.force, self.target = torch.zeros(e, dofs, device=dev), torch.zeros(e, dofs, device=dev)
         self.pushes, self.twists = torch.zeros(e, bodies, 3, device=dev), torch.zeros(e, bodies, 3, device=dev)

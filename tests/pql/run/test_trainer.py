@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,11 +118,12 @@ def test_summary_says_what_was_trained_and_how_well(completed):
 def test_compiler_that_nobody_asked_for_is_not_imported(tiny):
     """torch imports it lazily from many places; it would take a second of every start."""
     code = (
-        "import sys; from pql import config, trainer; trainer.train(config.load(sys.argv[1:]))\n"
+        "import sys; from pql import config; from pql.run.trainer import train; train(config.load(sys.argv[1:]))\n"
         "assert 'pql.roles.v_learner' in sys.modules and 'torch._dynamo' not in sys.modules"
     )
     command = [sys.executable, "-c", code, *tiny(max_env_steps=160)]
-    done = subprocess.run(command, cwd=config.CFG_DIR.parent, capture_output=True, text=True, timeout=120, check=False)
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -5,6 +5,7 @@ Only the standard library is imported at the top: a simulator that must be impor
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -24,8 +25,9 @@ class Link:
         save: writes the role's part of a checkpoint.
     """
 
-    def __init__(self, role: str, shared: Any, wakes: dict[str, Any], parent: int, save: Callable[[], None]):
-        self.role, self.shared, self.wakes, self.parent, self.save = role, shared, wakes, parent, save
+    def __init__(self, role: str, shared: Any, wakes: dict[str, Any], save: Callable[[], None]):
+        self.role, self.shared, self.wakes, self.save = role, shared, wakes, save
+        self.parent = os.getppid()  # the process that forks children; it ends with the one that trains
         self.saved = int(shared.save)
 
     def attend(self) -> bool:
@@ -107,7 +109,7 @@ def p_learner_loop(learner: Any, link: Link, pacer: Any) -> None:
         link.wake("v_learner")
 
 
-def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, parent: int, resume_from: Any) -> None:
+def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, resume_from: Any) -> None:
     """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`.
 
     Args:
@@ -116,9 +118,9 @@ def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, pa
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the parent blocked them until here
-    _die_with_parent()
+    _be(role)
     try:
-        _work(role, text, shared, wakes, parent, resume_from)
+        _work(role, text, shared, wakes, resume_from)
     except BaseException as error:
         pipe.send((f"{type(error).__name__}: {error}", traceback.format_exc()))
         pipe.close()
@@ -126,7 +128,7 @@ def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, pa
         os._exit(1)
 
 
-def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], parent: int, resume_from: Any) -> None:
+def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], resume_from: Any) -> None:
     import torch
 
     from pql import algorithms, config
@@ -150,7 +152,7 @@ def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], parent: int,
     def save() -> None:
         checkpoint.save_tensors(checkpoint.partial(cfg.run_dir), role, worker.state_dict())
 
-    link = Link(role, shared, wakes, parent, save)
+    link = Link(role, shared, wakes, save)
     critic, policy = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
     # ready; the clock starts when all are
     shared.ready[role].fill_(1)
@@ -163,11 +165,23 @@ def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], parent: int,
             p_learner_loop(worker, link, policy)
 
 
-def _die_with_parent() -> None:
-    """Where the kernel can, be killed when the parent dies; `Link` notices a changed parent anywhere else."""
+def _be(role: str) -> None:
+    """Be called `pql-<role>` in ps and top, and be killed when the run's first process dies, where a kernel can.
+
+    The parent is the process that forks. It ends when nobody holds its pipe: the first process should, but
+    multiprocessing gives an end of it to every child, too. `Link` notices another parent on any system.
+    """
+    server = multiprocessing.forkserver._forkserver
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
     try:
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl(15, f"pql-{role}".encode())  # PR_SET_NAME
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     except (OSError, AttributeError):
         pass
+    if not multiprocessing.parent_process().is_alive():  # it died before the kernel knew
+        os._exit(1)

@@ -93,16 +93,19 @@ def alive(pid):
         return False
 
 
-def children_of(pid):
-    """pids of the direct children in the order in which they were started, with their command lines."""
-    found = []
+def descendants_of(pid):
+    """pids of its children, theirs, and so on, with the names that ps has for them."""
+    names, parents = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
-            facts = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(facts[1]) == pid:  # field 4: the parent; field 22: when it started
-                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found.append((int(facts[19]), int(path.name), line))
-    return {child: line for _, child, line in sorted(found)}
+            head, _, facts = (path / "stat").read_text().rpartition(")")
+            names[int(path.name)] = head.partition("(")[2]
+            parents[int(path.name)] = int(facts.split()[1])
+    found, new = {}, {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found.update((child, names[child]) for child in new)
+    return found
 
 
 class Run:
@@ -129,8 +132,8 @@ class Run:
         return self
 
     def children(self):
-        """pid -> command line of the processes that the run has now."""
-        return children_of(self.process.pid)
+        """pid -> name of the processes that the run has now, beside the first."""
+        return descendants_of(self.process.pid)
 
     def env_steps(self):
         """Env steps in the last whole line of metrics; 0 if there is none."""
@@ -142,10 +145,10 @@ class Run:
         return self.until(lambda: checkpoint.found(self.run_dir), what="a checkpoint")
 
     def roles(self):
-        """role -> pid of the child process. The parent starts them in this order."""
-        pids = [pid for pid, line in self.children().items() if "spawn_main" in line]
-        assert len(pids) == 3, self.children()
-        return dict(zip(("actor", "v_learner", "p_learner"), pids))
+        """role -> pid of the process that plays it."""
+        pids = {name[4:]: pid for pid, name in self.children().items() if name.startswith("pql-")}
+        assert pids.keys() == {"actor", "v_learner", "p_learner"}, self.children()
+        return pids
 
     def end(self, seconds):
         """(exit code, stdout, stderr) of the run, which must end by itself within this time, all processes with it."""

@@ -124,7 +124,7 @@ def test_signal_ends_the_run_cleanly_with_a_checkpoint(tiny, script):
 
 def test_ctrl_c_while_the_processes_start_is_a_clean_stop_too(tiny, script):
     run = script(tiny(**ENDLESS))
-    run.until(lambda: any("spawn_main" in line for line in run.children().values()), what="a child process")
+    run.until(lambda: any(name.startswith("pql-") for name in run.children().values()), what="a child process")
     began = time.monotonic()
     os.killpg(run.process.pid, signal.SIGINT)
     code, out, err = run.end(60)  # the processes finish importing first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -57,6 +58,9 @@ def split(argv: Sequence[str]) -> tuple[Options, list[str], list[str]]:
         elif key in SWEEP_WORDS or key.startswith("launcher."):
             sweep.append(word)
         else:
+            meant = get_close_matches(key, own - {"seeds"}, 1, 0.8)
+            if meant:
+                raise InputError(f"unknown key {key!r}; did you mean {meant[0]!r}?")
             if len(parse_values(key, value)) > 1:
                 raise InputError(f"{word}: an autopilot lays out its own runs; give {key} one value")
             training.append(word)

@@ -100,6 +100,7 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(fly, tmp_path):
         (["budget=1e6steps", "algo.batch_size=1,2"], "give algo.batch_size one value"),
         (["budget=1e6steps", "utd=1,2"], "three positive ratios"),
         (["budget=1e6steps", "seeds=1"], "two or more"),
+        (["budget=1e6steps", "sed=1", "rounnds=2"], "did you mean 'rounds'"),
         (["budget=20m"], "give utd=<ratios> and a budget in steps"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.graphs import TorchGraph
 from tasks.simulators.base import Simulator
-from tasks.task import Sampler, Start, State, Task, looks
+from tasks.task import Sampler, Samplers, Start, State, Task, looks
 
 
 class TaskEnv(VectorEnv):
@@ -23,24 +23,25 @@ class TaskEnv(VectorEnv):
     overwritten in place. So on a GPU what comes before the physics and what comes after are two graphs.
     """
 
-    def __init__(self, name: str, task: Task, simulator: Simulator, seed: int = 0):
+    def __init__(self, name: str, task: Task, simulator: Simulator, seed: int | Sequence[int] = 0):
         self.name, self.task, self.simulator = name, task, simulator
         task.setup(simulator.model, simulator.device)
         self.num_envs, self.device = simulator.num_envs, simulator.device
         self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
         self.max_episode_steps = task.max_episode_steps
         self.dt = simulator.dt * task.action_repeat  # seconds per step
-        self._sampler = Sampler(self.num_envs, self.device, seed)
+        several = not isinstance(seed, int)  # sets of environments, each with a seed of its own
+        self._sampler = (Samplers if several else Sampler)(self.num_envs, self.device, seed)
         simulator.randomize(task.randomize(self._sampler))
         self._starts = starts.make(task, simulator, self._sampler, seed)
         simulator.vary(task.episode_fields)
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
-        self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._diverged = torch.zeros(len(seed) if several else (), dtype=torch.int64, device=self.device)
         self._memory: dict[str, Tensor] = {}
         self._action = torch.zeros((self.num_envs, self.action_dim), device=self.device)
         self._before, self._after, self._begun, *self._between = (
-            TorchGraph(function, self.device, [self._sampler.generator], simulator.in_place)
+            TorchGraph(function, self.device, self._sampler.generators, simulator.in_place)
             for function in (self._control, self._judge, self._look, *[self._sum] * (task.action_repeat - 1))
         )
         self.reset()
@@ -107,7 +108,7 @@ class TaskEnv(VectorEnv):
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
         diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
         self._progress += 1
-        self._diverged += diverged.sum()
+        self._diverged += diverged.view(*self._diverged.shape, -1).sum(-1)
         valid = ~diverged
         terminated = terminated & valid
         truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
@@ -180,7 +181,7 @@ class TaskEnv(VectorEnv):
             "obs": self._seen.clone(),
             "progress": self._progress.clone(),
             "diverged_episodes": self._diverged.clone(),
-            "generator": self._sampler.generator.get_state(),
+            "generator": self._sampler.get_state(),
         }
         if isinstance(self._starts, starts.Drawn):
             state.update({f"starts.{key}": value for key, value in self._starts.state_dict().items()})
@@ -198,7 +199,7 @@ class TaskEnv(VectorEnv):
             )
         self._progress.copy_(state["progress"])
         self._diverged.copy_(state["diverged_episodes"])
-        self._sampler.generator.set_state(state["generator"].cpu())
+        self._sampler.set_state(state["generator"])
         for key, value in self._memory.items():
             value.copy_(state[f"memory.{key}"])
         if isinstance(self._starts, starts.Drawn):

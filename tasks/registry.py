@@ -12,6 +12,7 @@ from tasks.env import TaskEnv
 from tasks.errors import TaskError
 from tasks.simulators.base import BACKENDS, Backend, Simulator
 from tasks.task import Task
+from tasks.together import Sets
 
 _TASKS: dict[str, type[Task]] = {}
 
@@ -53,7 +54,7 @@ def make(
     num_envs: int,
     sim: str = "auto",
     device: str | torch.device = "auto",
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     threads: int | None = None,
     contacts_per_env: int | None = None,
     step_timeout: float = 5.0,
@@ -69,7 +70,8 @@ def make(
         sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), "gymnasium" (CPU), "dm_control" (CPU), or "auto"
             for the best of the first three that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
-        seed: one seed gives the same trajectories at any number of threads.
+        seed: one seed gives the same trajectories at any number of threads. A list of seeds gives `tasks.together.Sets`:
+            for each of them `num_envs` environments, which do as they do alone, all in one simulation.
         threads: of the simulator's pool (worker processes of "gymnasium" and "dm_control"); None takes the cores this
             process may use. Torch's own threads are the
             caller's to set: a process that simulates on a CPU should call `torch.set_num_threads(1)`, for the two
@@ -90,6 +92,7 @@ def make(
         raise TaskError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
     if threads is not None and threads < 1:
         raise TaskError(f"threads must be at least 1 (or None for all cores), not {threads!r}")
+    seeds = [seed] if isinstance(seed, int) else list(seed)
     if contacts_per_env is not None and contacts_per_env < 1:
         raise TaskError(f"contacts_per_env must be at least 1 (or None for the default), not {contacts_per_env!r}")
     backend = _backend(name, sim, device)
@@ -97,6 +100,8 @@ def make(
     more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins}
     options.update({key: more[key] for key in backend.options})
     if backend.own_tasks is not None:
+        if not isinstance(seed, int):
+            raise TaskError(f"sim={backend.name} can't step the environments of several seeds together")
         return backend.make(name, task_options, num_envs, **options)
     try:
         task = get(name)(**task_options)
@@ -104,8 +109,14 @@ def make(
         if not task_options:
             raise
         raise TaskError(f"task {name} can't take the options {sorted(task_options)}: {error}") from error
-    made = backend.make(name, task, num_envs, **options)
-    return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else made
+    made = backend.make(name, task, num_envs * len(seeds), **{**options, "seed": seeds[0]})
+    if isinstance(seed, int):
+        return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else made
+    if not isinstance(made, Simulator) or made.in_place or task.draws:
+        made.close()
+        what = f"task {name} draws its starts one by one, which" if task.draws else f"sim={backend.name}, which"
+        raise TaskError(f"{what} can't be done for several seeds together")
+    return Sets(name, task, made, seeds)
 
 
 def device_type(name: str, sim: str = "auto") -> tuple[str, str]:

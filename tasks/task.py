@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -53,6 +53,42 @@ class Sampler:
     def normal(self, size: int) -> Tensor:
         """Numbers of mean 0 and deviation 1: (N, size) float32."""
         return torch.randn((self.num_envs, size), generator=self.generator, device=self.device)
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [self.generator]
+
+    def get_state(self) -> Tensor:
+        """What the next draw depends on."""
+        return self.generator.get_state()
+
+    def set_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu().clone())  # torch reads a view from where its storage begins
+
+
+class Samplers(Sampler):
+    """The same for as many sets of environments, one behind the other, as there are seeds: each draws as if alone."""
+
+    def __init__(self, num_envs: int, device: torch.device, seeds: Sequence[int]):
+        self.num_envs, self.device = num_envs, device
+        self.parts = [Sampler(num_envs // len(seeds), device, seed) for seed in seeds]
+
+    def uniform(self, low: float, high: float, size: int) -> Tensor:
+        return torch.cat([part.uniform(low, high, size) for part in self.parts])
+
+    def normal(self, size: int) -> Tensor:
+        return torch.cat([part.normal(size) for part in self.parts])
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [part.generator for part in self.parts]
+
+    def get_state(self) -> Tensor:
+        return torch.stack([part.get_state() for part in self.parts])
+
+    def set_state(self, state: Tensor) -> None:
+        for part, mine in zip(self.parts, state):
+            part.set_state(mine)
 
 
 class Task(ABC):

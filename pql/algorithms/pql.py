@@ -86,7 +86,7 @@ class PQL(Algorithm):
     def smoothed_action(self, policy: nn.Module, obs: Tensor, noise: Tensor) -> Tensor:
         """Target policy smoothing: the policy's action plus clipped noise; `noise` (B, A) is standard normal."""
         bound = self.cfg.target_noise_clip
-        return (policy(obs) + (noise * self.cfg.target_noise).clamp_(-bound, bound)).clamp_(-1.0, 1.0)
+        return (policy(obs) + (noise * self.cfg.target_noise).clamp(-bound, bound)).clamp(-1.0, 1.0)
 
     def critic_loss(self, nets: Nets, batch: Batch, noise: Tensor) -> Loss:
         """Weighted squared error of both critics to `return_n + discount * min Q_target(next_obs, a')`.

@@ -157,9 +157,12 @@ class Replay:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """`batch_size` rows (B, row_dim), uniformly with replacement, as a copy; `unpack` names their columns."""
+        return self.gather(torch.rand(batch_size, generator=generator, device=self.rows.device, dtype=torch.float64))
+
+    def gather(self, unit: Tensor) -> Tensor:
+        """The rows at places `unit` (B,) in [0, 1) of those that can be sampled."""
         newest = self.head.clone()
         oldest = (newest - self.capacity + self.guard).clamp_(min=0)
-        unit = torch.rand(batch_size, generator=generator, device=self.rows.device, dtype=torch.float64)
         # a product may round up to the count itself, and an empty ring has no last row
         index = torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp_(min=0)
         rows = self.rows.index_select(0, index % self.capacity)

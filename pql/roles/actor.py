@@ -12,6 +12,7 @@ from pql.memory.shared import Shared
 from pql.roles.flat import Flat
 from pql.roles.learner import generator_of
 from pql.roles.normalizer import Normalizer, ReturnScale
+from tasks.base import Step
 
 
 class EpisodeStatistics:
@@ -98,15 +99,29 @@ class Actor:
     def step(self) -> None:
         """One vector step of N environments."""
         if self.obs is None:
-            self.obs = together(self.env.reset(), self.env.critic_obs).clone()
-            self._note_faults(self.obs.sum(1))
-            self._demand_no_faults(self.faults)
-            self._observe(self.obs)
-        action = self._act(self.obs)
+            self.begin(self.env.reset())
+        action = self.act()
         step = self.env.step(action)
+        self.note(action, step)
+        self.demand_no_faults(self.in_flight(self.faults))
+        self.take(action, step)
+        self.shared.vector_steps += 1
+
+    def begin(self, obs: Tensor) -> None:
+        """From an environment that was just reset, which gave `obs`."""
+        self.obs = together(obs, self.env.critic_obs).clone()
+        self._note_faults(self.obs.sum(1))
+        self.demand_no_faults(self.faults)
+        self._observe(self.obs)
+
+    def note(self, action: Tensor, step: Step) -> None:
+        """Look for faults in a step, without a look at a value on the host."""
         obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
         self._note_faults(obs.sum(1) + next_obs.sum(1) + step.reward, action)
-        self._demand_no_faults(self.in_flight(self.faults))
+
+    def take(self, action: Tensor, step: Step) -> None:
+        """Learn what there is to learn from a step: statistics, transitions, the observation to act on next."""
+        obs, next_obs = together(step.obs, step.critic_obs), together(step.next_obs, step.next_critic_obs)
         done, reward = step.terminated | step.truncated, step.reward * self.cfg.reward_scale
         self.episodes.add(step.reward, done)
         if self.scale is not None:
@@ -118,13 +133,12 @@ class Actor:
         )  # fmt: skip
         if transition is not None:
             self.replay.add(transition)
-        self.obs = obs.clone()  # the environment's is valid until its next step
+        self.obs.copy_(obs)  # the environment's is valid until its next step
         self._observe(self.obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
         if "contact_overflows" in step.info:
             self.shared.contact_overflows.copy_(step.info["contact_overflows"])
-        self.shared.vector_steps += 1
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
         """Count the rows (N,) that are not finite, the first of them, and the actions that are not; at which step."""
@@ -134,7 +148,7 @@ class Actor:
         found = torch.stack([bad.sum(), bad.long().argmax(), bad_actions.sum(), step])
         self.faults.copy_(torch.where(self.faults[:3:2].any(), self.faults, found))
 
-    def _demand_no_faults(self, faults: Tensor | None) -> None:
+    def demand_no_faults(self, faults: Tensor | None) -> None:
         """Raises where a step had one: such a value spoils normaliser, replay and networks."""
         rows, first, actions, step = (0, 0, 0, 0) if faults is None else faults.tolist()
         if actions:
@@ -148,7 +162,9 @@ class Actor:
                 f"(first: {first}) at vector step {step}"
             )
 
-    def _act(self, obs: Tensor) -> Tensor:
+    def act(self) -> Tensor:
+        """Actions (N, action_dim) to explore with: at random before learning begins."""
+        obs = self.obs
         if int(self.shared.vector_steps) < self.cfg.warmup_steps:
             uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
             return uniform * 2 - 1
@@ -162,7 +178,7 @@ class Actor:
             self.shared.normalizer.publish(self.normalizer.state)
 
     def state_dict(self) -> dict[str, Tensor]:
-        self._demand_no_faults(self.faults)
+        self.demand_no_faults(self.faults)
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}
         state.update({f"episodes.{k}": v for k, v in self.episodes.state_dict().items()})
         state.update({f"exploration.{k}": v for k, v in self.memory.items()})
@@ -200,4 +216,4 @@ class Actor:
         else:
             self.windows.load_state_dict(part("windows."))
             self.env.load_state_dict(part("env."))
-            self.obs = state["obs"].to(self.env.device)
+            self.obs = state["obs"].to(self.env.device, copy=True)

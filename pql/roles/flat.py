@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Flat:
@@ -17,28 +17,33 @@ class Flat:
 
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device | str = "cpu"):
         self.modules = {name: module.to(device) for name, module in modules.items()}
-        tensors = {name: _tensors(module) for name, module in self.modules.items()}
-        found = [t for parts in tensors.values() for kind in parts for _, t in kind]
-        dtype = found[0].dtype if found else torch.float32
-        self.data = torch.empty(sum(t.numel() for t in found), dtype=dtype, device=device)
-        self.grad = torch.zeros_like(self.data)
         self.parameters: dict[str, slice] = {}  # of each network
         self.all: dict[str, slice] = {}  # its buffers too
-        begin = 0
-        for name, (parameters, buffers) in tensors.items():
-            end = begin
-            for _, p in parameters:
-                view, end = slice(end, end + p.numel()), end + p.numel()
-                self.data[view] = p.data.reshape(-1)
-                p.data = self.data[view].view_as(p)
-                p.grad = self.grad[view].view_as(p)
-            self.parameters[name] = slice(begin, end)
-            for (owner, key), b in buffers:
-                view, end = slice(end, end + b.numel()), end + b.numel()
-                self.data[view] = b.reshape(-1)
-                owner._buffers[key] = self.data[view].view_as(b)
-            self.all[name] = slice(begin, end)
+        dtype, begin = None, 0
+        for name, module in self.modules.items():
+            parameters = sum(p.numel() for p in module.parameters())
+            buffers = [b for _, _, b in _buffers(module)]
+            dtype = dtype or next((t.dtype for t in (*module.parameters(), *buffers)), None)
+            end = begin + parameters + sum(b.numel() for b in buffers)
+            self.parameters[name], self.all[name] = slice(begin, begin + parameters), slice(begin, end)
             begin = end
+        data = torch.empty(begin, dtype=dtype or torch.float32, device=device)
+        self.lie_in(data, torch.zeros_like(data))
+
+    def lie_in(self, data: Tensor, grad: Tensor) -> None:
+        """Take over other storage (P,), with the values that parameters and buffers have."""
+        self.data, self.grad = data, grad
+        for name, module in self.modules.items():
+            end = self.all[name].start
+            for p in module.parameters():
+                view, end = slice(end, end + p.numel()), end + p.numel()
+                data[view] = p.data.reshape(-1)
+                p.data = data[view].view_as(p)
+                p.grad = grad[view].view_as(p)
+            for owner, key, b in _buffers(module):
+                view, end = slice(end, end + b.numel()), end + b.numel()
+                data[view] = b.reshape(-1)
+                owner._buffers[key] = data[view].view_as(b)
 
     def __len__(self) -> int:
         return self.data.numel()
@@ -50,12 +55,9 @@ class Flat:
         return self
 
 
-def _tensors(module: nn.Module) -> tuple[list, list]:
-    parameters = list(module.named_parameters())
-    buffers = [
-        ((owner, key), b)
-        for owner in module.modules()
-        for key, b in owner._buffers.items()
-        if b is not None and b.is_floating_point()
-    ]
-    return parameters, buffers
+def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Floating-point buffers, with who has them by which name."""
+    for owner in module.modules():
+        for key, b in owner._buffers.items():
+            if b is not None and b.is_floating_point():
+                yield owner, key, b

@@ -104,6 +104,8 @@ class Learner:
     """
 
     role: str
+    counter: Tensor  # (1,) updates so far, where all roles see them
+    updates: Tensor  # (1,) the same, where the device can count them
 
     def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         home = replay.rows.device  # of what is shared; what is drawn there is copied to a learner elsewhere
@@ -166,13 +168,19 @@ class Learner:
             return torch.empty(shape, device=self.device)
         return torch.randn(shape, generator=self.generator, device=home).to(self.device)
 
+    def update(self) -> None:
+        """One gradient step of every group."""
+        self.begin_anew_if_due()
+        self.graphed_step()
+        self.count()
+
+    def count(self) -> None:
+        """Say that an update is done."""
+        raise NotImplementedError
+
     def step(self) -> None:
         """One update without a look at a value."""
-        shared = self.shared
-        self.their_box.receive(self.theirs.data, self.their_version)
-        self.normalizer.receive(shared.normalizer)
-        if self.scale is not None:
-            self.scale.receive(shared.returns)
+        self.receive()
         rows = self.sample()
         measured: dict[str, Tensor] = {}
         for stage in self.stages:
@@ -180,19 +188,35 @@ class Learner:
             self.weights.grad.zero_()
             loss.backward()
             measured.update(metrics)
-            for group in stage.groups:
-                measured[f"{group.name}_grad_norm"] = self.optimizers[group.name].step()
-                if group.after_step is not None:
-                    group.after_step(self.weights.modules[group.name])
+            measured.update(self.descend(stage))
+        self.follow()
+        self.conclude(measured)
+
+    def receive(self) -> None:
+        """Take the newest of what the other roles have published."""
+        shared = self.shared
+        self.their_box.receive(self.theirs.data, self.their_version)
+        self.normalizer.receive(shared.normalizer)
+        if self.scale is not None:
+            self.scale.receive(shared.returns)
+
+    def descend(self, stage: Stage) -> dict[str, Tensor]:
+        """A step of the stage's groups along their gradients; the gradients' norms."""
+        norms = {}
+        for group in stage.groups:
+            norms[f"{group.name}_grad_norm"] = self.optimizers[group.name].step()
+            if group.after_step is not None:
+                group.after_step(self.weights.modules[group.name])
+        return norms
+
+    def follow(self) -> None:
+        """The target copies move towards the new weights."""
         for group in self.groups:
             if group.tau is not None:
                 self._follow(group)
-        measured.update(self.conclude())
-        shared.boards[self.role].add(measured)
-        self.updates += 1
 
     def _follow(self, group: Group) -> None:
-        """The target copy moves towards the new weights; running statistics are taken over."""
+        """One of them; running statistics are taken over."""
         mine, theirs = self.weights, self.targets
         theirs.data[theirs.parameters[group.name]].lerp_(mine.data[mine.parameters[group.name]], group.tau)
         ends = [flat.parameters[group.name].stop for flat in (theirs, mine)]
@@ -200,9 +224,16 @@ class Learner:
         if ends[0] < stops[0]:
             theirs.data[ends[0] : stops[0]].copy_(mine.data[ends[1] : stops[1]])
 
-    def conclude(self) -> dict[str, Tensor]:
-        """What a role does besides at the end of an update; its metrics."""
-        return {}
+    def conclude(self, measured: dict[str, Tensor]) -> None:
+        """What a role does besides at the end of an update, and the update's measurements on the board."""
+        self.shared.boards[self.role].add(measured)
+        self.updates += 1
+
+    def begin_anew_if_due(self) -> None:
+        """Where counters alone say so."""
+        number = self.resets.due(int(self.counter))
+        if number:
+            self.begin_anew(number)
 
     def begin_anew(self, number: int) -> None:
         """Reset: new weights, target copies and optimizers, drawn from the run's seed and the reset's number."""

@@ -56,7 +56,7 @@ class Normalizer:
     def __call__(self, obs: Tensor) -> Tensor:
         """(…, K) -> (…, K), the first K <= D columns, clipped to +-clip standard deviations."""
         k = obs.shape[-1]
-        return ((obs - self.mean[:k]) * self.inv_std[:k]).clamp_(-self.clip, self.clip)
+        return ((obs - self.mean[:k]) * self.inv_std[:k]).clamp(-self.clip, self.clip)
 
 
 class ReturnScale:

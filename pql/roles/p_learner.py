@@ -28,24 +28,20 @@ class PLearner(Learner):
     def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         super().__init__(cfg, algorithm, replay, shared)
         self.average = Flat({DEPLOYED: copy.deepcopy(self.weights.modules[DEPLOYED])}, self.device).fixed()
-        self.updates = shared.policy_updates.to(self.device, copy=True)  # where the device can count them
+        self.counter = shared.policy_updates
+        self.updates = self.counter.to(self.device, copy=True)
         self.averaged = self.updates.clone()  # those that the average may hold
 
-    def update(self) -> None:
-        """One gradient step of the policy, and of what else is trained with it."""
-        number = self.resets.due(int(self.shared.policy_updates))
-        if number:
-            self.begin_anew(number)
-        self.graphed_step()
+    def count(self) -> None:
         self.in_flight()
-        self.shared.policy_updates += 1
+        self.counter += 1
 
-    def conclude(self) -> dict[str, Tensor]:
+    def conclude(self, measured: dict[str, Tensor]) -> None:
         newest = self.weights.data[self.weights.all[DEPLOYED]]
         self.average.data.lerp_(newest, average_rate(self.averaged, self.cfg.policy_average))
         self.averaged += 1
         self.publish()
-        return {}
+        super().conclude(measured)
 
     def begin_anew(self, number: int) -> None:
         super().begin_anew(number)

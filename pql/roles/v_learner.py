@@ -20,21 +20,17 @@ class VLearner(Learner):
 
     def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         super().__init__(cfg, algorithm, replay, shared)
-        self.updates = shared.critic_updates.to(self.device, copy=True)  # where the device can count them
+        self.counter = shared.critic_updates
+        self.updates = self.counter.to(self.device, copy=True)
 
-    def update(self) -> None:
-        """One gradient step of the critics."""
-        number = self.resets.due(int(self.shared.critic_updates))
-        if number:
-            self.begin_anew(number)
-        self.graphed_step()
-        updates = int(self.shared.critic_updates) + 1
+    def count(self) -> None:
+        updates = int(self.counter) + 1
         if updates % self.cfg.critic_updates_per_policy_update == 0:
             self.publish()
         self.in_flight()
-        self.shared.critic_updates.fill_(updates)
+        self.counter.fill_(updates)
 
-    def conclude(self) -> dict[str, Tensor]:
+    def conclude(self, measured: dict[str, Tensor]) -> None:
         # how many policy updates the ratio allows for by now that the policy used here has not had
         due = torch.div(self.updates, self.cfg.critic_updates_per_policy_update, rounding_mode="floor")
-        return {"policy_age": (due - self.their_version + 1).clamp_(min=0)}
+        super().conclude({**measured, "policy_age": (due - self.their_version + 1).clamp_(min=0)})

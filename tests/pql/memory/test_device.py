@@ -164,7 +164,7 @@ def test_actor_looks_at_no_value_of_what_it_handles(tiny, plugin, told, monkeypa
     for _ in range(cfg.algo.warmup_steps):
         actor.step()
     monkeypatch.setattr(actor, "in_flight", InFlight(torch.device("cpu")))
-    monkeypatch.setattr(type(actor), "_demand_no_faults", lambda *_: None)
+    monkeypatch.setattr(type(actor), "demand_no_faults", lambda *_: None)
     monkeypatch.setattr(shared, "vector_steps", HostCounter(int(counter)))
     with Recording() as recording:
         for _ in range(5):

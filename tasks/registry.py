@@ -70,8 +70,8 @@ def make(
         sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), "gymnasium" (CPU), "dm_control" (CPU), or "auto"
             for the best of the first three that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
-        seed: one seed gives the same trajectories at any number of threads. A list of seeds gives `tasks.together.Sets`:
-            for each of them `num_envs` environments, which do as they do alone, all in one simulation.
+        seed: one seed gives the same trajectories at any number of threads. A list gives
+            `tasks.together.Sets`: for each of its seeds `num_envs` environments, which do as they do alone.
         threads: of the simulator's pool (worker processes of "gymnasium" and "dm_control"); None takes the cores this
             process may use. Torch's own threads are the
             caller's to set: a process that simulates on a CPU should call `torch.set_num_threads(1)`, for the two

@@ -19,7 +19,15 @@ class Sets(TaskEnv):
 
     def __init__(self, name: str, task: Task, simulator: Simulator, seeds: Sequence[int]):
         super().__init__(name, task, simulator, seeds)
-        self.sets = [Set(self, k, self.num_envs // len(seeds)) for k in range(len(seeds))]
+        self.sets: list[Set] = [Set(self, k, self.num_envs // len(seeds)) for k in range(len(seeds))]
+
+
+    def get_draws(self) -> Tensor:
+        """What each set's next draws depend on, (K, bytes)."""
+        return self._sampler.get_state()
+
+    def set_draws(self, states: Tensor) -> None:
+        self._sampler.set_state(states)
 
 
 class Set(VectorEnv):

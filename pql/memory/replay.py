@@ -162,9 +162,9 @@ class Replay:
     def gather(self, unit: Tensor) -> Tensor:
         """The rows at places `unit` (B,) in [0, 1) of those that can be sampled."""
         newest = self.head.clone()
-        oldest = (newest - self.capacity + self.guard).clamp_(min=0)
+        oldest = (newest - self.capacity + self.guard).clamp(min=0)
         # a product may round up to the count itself, and an empty ring has no last row
-        index = torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp_(min=0)
+        index = torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp(min=0)
         rows = self.rows.index_select(0, index % self.capacity)
         # the writer may by now be writing the rows of [head, head + N), which held those of head - capacity
         written = self.head + (self.num_envs if self.guard else 0)

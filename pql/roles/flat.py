@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping
+from typing import Iterator, Mapping, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Owned(NamedTuple):
+    """A parameter or a buffer of a network."""
+
+    name: str  # as the network has it, with dots
+    owner: nn.Module  # of a buffer: the module itself, and its name there
+    key: str
+    tensor: Tensor
 
 
 class Flat:
@@ -22,9 +31,9 @@ class Flat:
         dtype, begin = None, 0
         for name, module in self.modules.items():
             parameters = sum(p.numel() for p in module.parameters())
-            buffers = [b for _, _, b in _buffers(module)]
-            dtype = dtype or next((t.dtype for t in (*module.parameters(), *buffers)), None)
-            end = begin + parameters + sum(b.numel() for b in buffers)
+            tensors = [*module.parameters(), *(owned.tensor for owned in _buffers(module))]
+            dtype = dtype or next((t.dtype for t in tensors), None)
+            end = begin + sum(t.numel() for t in tensors)
             self.parameters[name], self.all[name] = slice(begin, begin + parameters), slice(begin, end)
             begin = end
         data = torch.empty(begin, dtype=dtype or torch.float32, device=device)
@@ -33,17 +42,21 @@ class Flat:
     def lie_in(self, data: Tensor, grad: Tensor) -> None:
         """Take over other storage (P,), with the values that parameters and buffers have."""
         self.data, self.grad = data, grad
+        for _, (_, owner, key, t), view in self.places():
+            data[view] = t.detach().reshape(-1)
+            if isinstance(t, nn.Parameter):
+                t.data = data[view].view_as(t)
+                t.grad = grad[view].view_as(t)
+            else:
+                owner._buffers[key] = data[view].view_as(t)
+
+    def places(self) -> Iterator[tuple[str, Owned, slice]]:
+        """Of each parameter and buffer: its network's name, whose it is by which name, and where it lies in `data`."""
         for name, module in self.modules.items():
             end = self.all[name].start
-            for p in module.parameters():
-                view, end = slice(end, end + p.numel()), end + p.numel()
-                data[view] = p.data.reshape(-1)
-                p.data = data[view].view_as(p)
-                p.grad = grad[view].view_as(p)
-            for owner, key, b in _buffers(module):
-                view, end = slice(end, end + b.numel()), end + b.numel()
-                data[view] = b.reshape(-1)
-                owner._buffers[key] = data[view].view_as(b)
+            for owned in (*_parameters(module), *_buffers(module)):
+                view, end = slice(end, end + owned.tensor.numel()), end + owned.tensor.numel()
+                yield name, owned, view
 
     def __len__(self) -> int:
         return self.data.numel()
@@ -55,9 +68,14 @@ class Flat:
         return self
 
 
-def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Floating-point buffers, with who has them by which name."""
-    for owner in module.modules():
+def _parameters(module: nn.Module) -> Iterator[Owned]:
+    for name, p in module.named_parameters():
+        yield Owned(name, module, "", p)
+
+
+def _buffers(module: nn.Module) -> Iterator[Owned]:
+    """Those of floating-point numbers."""
+    for prefix, owner in module.named_modules():
         for key, b in owner._buffers.items():
             if b is not None and b.is_floating_point():
-                yield owner, key, b
+                yield Owned(f"{prefix}.{key}" if prefix else key, owner, key, b)

@@ -91,6 +91,7 @@ def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
 class Stage(NamedTuple):
     """One loss of an update, and the groups that its gradient moves."""
 
+    name: str
     loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]  # (rows, noise) -> loss, metrics
     columns: int  # of its noise
     groups: list[Group]
@@ -139,6 +140,12 @@ class Learner:
         stretch = self.weights.parameters[group.name]
         return Optimizer(self.weights.data[stretch], self.weights.grad[stretch], group.optimizer)
 
+    def hold_optimizers(self) -> None:
+        """Let the optimizers follow the weights to where these lie now."""
+        for name, optimizer in self.optimizers.items():
+            stretch = self.weights.parameters[name]
+            optimizer.data, optimizer.grad = self.weights.data[stretch], self.weights.grad[stretch]
+
     def _stage(self, cfg: Any, name: str) -> Stage:
         loss_of, columns = getattr(self.algorithm, name), self.algorithm.noise_columns(name)
 
@@ -150,7 +157,7 @@ class Learner:
         if cfg.compile:
             shapes = (cfg.algo.batch_size, self.replay.row_dim), (cfg.algo.batch_size, columns)
             loss = fuse(loss, *(torch.zeros(shape, device=self.device) for shape in shapes))
-        return Stage(loss, columns, [group for group in self.groups if group.loss == name])
+        return Stage(name, loss, columns, [group for group in self.groups if group.loss == name])
 
     def unpack(self, rows: Tensor) -> Any:
         """Rows as a batch, as the algorithm sees it: observations normalised, rewards scaled."""

@@ -30,7 +30,7 @@ class Normalizer:
         batch_mean = obs.mean(0)
         delta = batch_mean - mean
         total = count + obs.shape[0]
-        m2 += (obs - batch_mean).square_().sum(0) + delta.square() * (count * obs.shape[0] / total)
+        m2 += (obs - batch_mean).square().sum(0) + delta.square() * (count * obs.shape[0] / total)
         mean += delta * (obs.shape[0] / total)
         count.copy_(total)
         self.refresh()

@@ -67,4 +67,4 @@ def average_rate(updates: Tensor, least: float) -> Tensor:
     Polynomial-decay averaging (Shamir and Zhang 2013) with eta = 8: about the last ninth of the updates
     counts, however many there are, until the share has fallen to `least`; from then on an exponential average.
     """
-    return (9 / (updates + 9)).clamp_(min=least)
+    return (9 / (updates + 9)).clamp(min=least)

@@ -28,6 +28,7 @@ class Result(NamedTuple):
 
     returns: np.ndarray  # (N,)
     lengths: np.ndarray  # (N,)
+    playing: np.ndarray  # (N,) 1 where the episode goes on
 
 
 def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
@@ -50,7 +51,7 @@ def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict 
         lengths += alive
         alive *= ~(step.terminated | step.truncated)
         obs = step.obs
-        yield Result(returns.cpu().numpy(), lengths.cpu().numpy())
+        yield Result(returns.cpu().numpy(), lengths.cpu().numpy(), alive.cpu().numpy())
         if not alive.any():
             return
 

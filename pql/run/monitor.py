@@ -70,6 +70,7 @@ class Monitor:
         self.evaluation: Iterator | None = None
         self.last_return: float | None = None
         self.interrupt = interrupt
+        self.side_by_side = 1  # runs in this process, whose time `wall_time` is
         try:
             self.first_state = env.state_dict()
         except NotImplementedError:
@@ -105,15 +106,29 @@ class Monitor:
 
     def tick(self) -> None:
         """Do what has come due."""
-        cfg, now = self.cfg, self.env_steps
-        if self._crossed(cfg.log_interval, now):
-            self.log()
-        last = now >= int(self.shared.step_limit) * cfg.num_envs  # then an evaluation and a checkpoint come anyway
-        if self._crossed(cfg.eval_interval, now) and self.evaluation is None and not (last and self.in_background):
+        self.log_if_due()
+        if self.evaluation_due():
             self.begin_evaluation()
             if not self.in_background:
                 self.finish_evaluation(even_if_interrupted=True)  # a resumed run would not repeat it
-        save = self._crossed(cfg.checkpoint_interval, now) and not last
+        self.go_on()
+
+    def log_if_due(self) -> None:
+        if self._crossed(self.cfg.log_interval, self.env_steps):
+            self.log()
+
+    def evaluation_due(self) -> bool:
+        due = self._crossed(self.cfg.eval_interval, self.env_steps) and self.evaluation is None
+        return due and not (self._last() and self.in_background)
+
+    def _last(self) -> bool:
+        """Whether there is no step after this: then an evaluation and a checkpoint come anyway."""
+        return self.env_steps >= int(self.shared.step_limit) * self.cfg.num_envs
+
+    def go_on(self) -> None:
+        """What else comes with a tick, after log and evaluation: a checkpoint, the time limit, the progress line."""
+        cfg, now = self.cfg, self.env_steps
+        save = self._crossed(cfg.checkpoint_interval, now) and not self._last()
         self.seen = now
         if save:
             self.save()
@@ -208,23 +223,30 @@ class Monitor:
         try:
             self.result = next(self.evaluation)
         except StopIteration:
-            self.evaluation = None
-            returns = self.result.returns
-            self.last_return = float(returns.mean())
-            self.writer.write(
-                {
-                    **self.evaluated,
-                    "eval_return": self.last_return,
-                    "eval_return_std": float(returns.std()),
-                    "eval_length": float(self.result.lengths.mean()),
-                    "eval_episodes": len(returns),
-                }
-            )
+            self.record_evaluation(self.result)
+
+    def record_evaluation(self, result: evaluation.Result) -> None:
+        """The evaluation that was begun has ended so."""
+        self.evaluation, self.result = None, result
+        returns = result.returns
+        self.last_return = float(returns.mean())
+        self.writer.write(
+            {
+                **self.evaluated,
+                "eval_return": self.last_return,
+                "eval_return_std": float(returns.std()),
+                "eval_length": float(result.lengths.mean()),
+                "eval_episodes": len(returns),
+            }
+        )
+
+    def log_last(self) -> None:
+        if self.logged != self.counters:
+            self.log(keep=True)
 
     def conclude(self) -> None:
         """The closing line and the evaluation of the final policy, unless the last tick has written just these."""
-        if self.logged != self.counters:
-            self.log(keep=True)
+        self.log_last()
         self.finish_evaluation()  # one that began on the way
         if self.evaluated_at != self.counters and not self.interrupted:
             self.begin_evaluation()
@@ -284,6 +306,7 @@ class Monitor:
             "contact_overflows": int(s.contact_overflows),
             "device": cfg.device,
             "torch": torch.__version__,
+            "runs_side_by_side": self.side_by_side,
             "python": platform.python_version(),
             **more,
         }

@@ -13,7 +13,7 @@ from pql.algorithms.base import P_LEARNER
 from pql.config import Config, make_env, save
 from pql.errors import UserError
 from pql.memory.shared import Shared
-from pql.roles.build import prepare
+from pql.roles.build import Parts, prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
 from pql.run.directory import note_settings, owned
@@ -26,26 +26,38 @@ from pql.runtime import checkpoint, parallel, sync
 def train(cfg: Config) -> dict[str, Any]:
     """Train as configured; returns the summary. Raises UserError, or RoleFailed if a process died."""
     run_dir = Path(cfg.run_dir)
-    summary_path = run_dir / "summary.json"
-    done = json.loads(summary_path.read_text()) if cfg.resume and summary_path.exists() else {}
-    completed = done.get("status") == "completed"
-    if completed:
-        longer = cfg.max_env_steps > done["env_steps"] and (cfg.max_time or math.inf) > done["wall_time_s"]
-        if not longer:
-            print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
-            return done
+    done = done_already(cfg)
+    if done and not wants_more(cfg, done):
+        print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
+        return done
     with Interrupt() as interrupt, evaluation.one_torch_thread():
-        env = make_env(cfg, cfg.eval_episodes, seed_of(cfg.seed, "evaluation") % 2**31)
+        env = make_env(cfg, cfg.eval_episodes, evaluation_seed(cfg))
         try:
             with owned(run_dir):
-                checkpointed = _checkpoint(cfg, run_dir, completed)
-                return _train(cfg, env, interrupt, run_dir, *checkpointed)
+                return go_on(cfg, env, interrupt, *find_checkpoint(cfg, bool(done)))
         finally:
             env.close()
 
 
-def _checkpoint(cfg: Config, run_dir: Path, completed: bool) -> tuple[Path | None, dict[str, Any] | None]:
+def evaluation_seed(cfg: Config) -> int:
+    return seed_of(cfg.seed, "evaluation") % 2**31
+
+
+def done_already(cfg: Config) -> dict[str, Any]:
+    """The summary of the completed run that is to be resumed; {} where there is none."""
+    path = Path(cfg.run_dir) / "summary.json"
+    done = json.loads(path.read_text()) if cfg.resume and path.exists() else {}
+    return done if done.get("status") == "completed" else {}
+
+
+def wants_more(cfg: Config, done: dict[str, Any]) -> bool:
+    """Whether a completed run has limits by now that lie beyond its end."""
+    return cfg.max_env_steps > done["env_steps"] and (cfg.max_time or math.inf) > done["wall_time_s"]
+
+
+def find_checkpoint(cfg: Config, completed: bool) -> tuple[Path | None, dict[str, Any] | None]:
     """Where to go on from, and its manifest; None where a run begins. Raises UserError rather than lose a run."""
+    run_dir = Path(cfg.run_dir)
     if not cfg.resume:
         return None, None
     newest = checkpoint.newest(run_dir, warn=lambda text: print(text, file=sys.stderr))
@@ -59,12 +71,34 @@ def _checkpoint(cfg: Config, run_dir: Path, completed: bool) -> tuple[Path | Non
     return newest or (None, None)
 
 
-def _train(
-    cfg: Config, env: Any, interrupt: Interrupt, run_dir: Path, folder: Path | None, manifest: dict[str, Any] | None
+def go_on(
+    cfg: Config, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None
 ) -> dict[str, Any]:
+    """Train from a checkpoint, or from the start, to the end."""
+    monitor = begin(cfg, prepare(cfg, env.spaces), env, interrupt, folder, manifest)
+    try:
+        runtime = sync if cfg.runtime == "sync" else parallel
+        runtime.run(cfg, monitor, folder)
+        if not monitor.interrupted:
+            monitor.conclude()
+        if monitor.interrupted:
+            return stop(monitor)
+        return complete(monitor, evaluation.play(env, evaluation.random_policy(env, cfg.seed)))
+    except (KeyboardInterrupt, Exception) as error:
+        if not isinstance(error, UserError):
+            fail(monitor, error)
+        raise
+    finally:
+        monitor.writer.close()
+
+
+def begin(
+    cfg: Config, parts: Parts, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None
+) -> Monitor:
+    """The run's folder as a session begins in it, and who watches that session."""
+    run_dir = Path(cfg.run_dir)
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
-    parts = prepare(cfg, env.spaces)
     save(cfg, run_dir / "config.yaml")
     note_settings(run_dir, cfg, 0 if manifest is None else manifest["env_steps"])
     if manifest is None:  # what a start that reached no checkpoint has left
@@ -77,30 +111,29 @@ def _train(
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
-    try:
-        runtime = sync if cfg.runtime == "sync" else parallel
-        runtime.run(cfg, monitor, folder)
-        if not monitor.interrupted:
-            monitor.conclude()
-        if monitor.interrupted:
-            monitor.progress.message(
-                f"stopped by {monitor.interrupted} with a checkpoint; continue with resume=true run_dir={run_dir}"
-            )
-            return monitor.summary("interrupted", reason=monitor.interrupted)
-        more = {"eval_return": monitor.last_return}
-        random = evaluation.play(env, evaluation.random_policy(env, cfg.seed))
-        more["random_return"] = float(random.returns.mean())
-        low, high = evaluation.bootstrap_interval(monitor.result.returns)
-        more["eval_return_interval"] = [low, high]
-        if cfg.video:
-            more["video"] = record(cfg, run_dir / "video.mp4", warn=monitor.progress.message)
-        return monitor.summary("completed", **more)
-    except (KeyboardInterrupt, Exception) as error:
-        if not isinstance(error, UserError):
-            monitor.summary("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
-    finally:
-        monitor.writer.close()
+    return monitor
+
+
+def complete(monitor: Monitor, random: evaluation.Result, **more: Any) -> dict[str, Any]:
+    """The end of a run that reached it. `random`: what a random policy gets."""
+    more = {"eval_return": monitor.last_return, "random_return": float(random.returns.mean()), **more}
+    low, high = evaluation.bootstrap_interval(monitor.result.returns)
+    more["eval_return_interval"] = [low, high]
+    if monitor.cfg.video:
+        more["video"] = record(monitor.cfg, monitor.run_dir / "video.mp4", warn=monitor.progress.message)
+    return monitor.summary("completed", **more)
+
+
+def stop(monitor: Monitor) -> dict[str, Any]:
+    """The end of a session that a signal asked for."""
+    again = f"continue with resume=true run_dir={monitor.run_dir}"
+    monitor.progress.message(f"stopped by {monitor.interrupted} with a checkpoint; {again}")
+    return monitor.summary("interrupted", reason=monitor.interrupted)
+
+
+def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
+    """The end of a run that failed."""
+    return monitor.summary("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

@@ -5,8 +5,9 @@ As nothing but the counters says whose turn it is, a run may be stopped after an
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Sequence
 
 import torch
 
@@ -18,12 +19,19 @@ from pql.runtime import checkpoint
 
 def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     """Train until the monitor says it is finished; ends with a checkpoint."""
+    with torch_as_configured(cfg):
+        _run(cfg, monitor, resume_from)
+
+
+@contextmanager
+def torch_as_configured(cfg: Any) -> Iterator[None]:
+    """Threads and precision of one process that does it all."""
     # More torch threads would fight with the simulator's, and their number would change the last bits.
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(cfg.threads.v_learner or 1)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     try:
-        _run(cfg, monitor, resume_from)
+        yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
@@ -34,30 +42,35 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     roles = [make_role(role, cfg, monitor.algorithm, monitor.shared, cfg.sim.threads) for role in ROLES]
-    actor, v_learner, p_learner = roles
-
-    def save() -> None:
-        folder = checkpoint.begin(monitor.run_dir)
-        for role in roles:
-            checkpoint.save_tensors(folder, role.role, role.state_dict())
-        monitor.save_shared(folder)
-
     if resume_from is not None:
         for role in roles:
             role.load_state_dict(checkpoint.load_tensors(resume_from, role.role))
-    monitor.save = save
+    monitor.save = lambda: save(monitor, roles)
     monitor.start_clock()
     try:
-        while not monitor.interrupted:
-            if monitor.policy_update_due():
-                p_learner.update()
-            elif monitor.critic_update_due():
-                v_learner.update()
-            else:  # all that belongs to the last vector step is done
-                monitor.tick()
-                if monitor.finished():
-                    break
-                actor.step()
-        save()
+        take_turns(monitor, *roles)
+        monitor.save()
     finally:
-        actor.env.close()
+        roles[0].env.close()
+
+
+def save(monitor: Any, roles: Sequence[Any]) -> None:
+    """A checkpoint of roles that stand still."""
+    folder = checkpoint.begin(monitor.run_dir)
+    for role in roles:
+        checkpoint.save_tensors(folder, role.role, role.state_dict())
+    monitor.save_shared(folder)
+
+
+def take_turns(monitor: Any, actor: Any, v_learner: Any, p_learner: Any) -> None:
+    """Until the run is finished or interrupted; of one run or of several side by side."""
+    while not monitor.interrupted:
+        if monitor.policy_update_due():
+            p_learner.update()
+        elif monitor.critic_update_due():
+            v_learner.update()
+        else:  # all that belongs to the last vector step is done
+            monitor.tick()
+            if monitor.finished():
+                break
+            actor.step()

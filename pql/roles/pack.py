@@ -1,0 +1,196 @@
+"""Replicas of the roles side by side (a pack): K runs that differ in seed and step sizes, in one set of operations.
+
+What takes the time is done at once, by torch.vmap: losses and their gradients, sampling, statistics, environments.
+What is drawn comes from each replica's own generator, and what has settings of its own (an optimizer, a target copy)
+is done replica by replica, so that each is the run that it would be alone. All counters are one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pql.algorithms.base import Nets
+from pql.memory.shared import Shared
+from pql.roles.actor import Actor
+from pql.roles.flat import Flat
+from pql.roles.learner import Learner, Stage
+from pql.roles.together import Together, as_one, in_rows
+from tasks.base import Step
+from tasks.together import Sets
+
+MAILBOXES = ("average", "normalizer", "returns", "weights.v_learner", "weights.p_learner")
+
+
+def lay_out_rings(shareds: Sequence[Shared]) -> None:
+    """Give the replicas' rings, empty so far, common storage."""
+    rows = torch.zeros(len(shareds), *shareds[0].rows.shape)
+    for shared, row in zip(shareds, range(len(shareds))):
+        shared.rows = rows[row]
+
+
+def share_counters(shareds: Sequence[Shared]) -> None:
+    """Count what all do in one place, and lay what each has beside the others'."""
+    as_one(shareds, "vector_steps", "critic_updates", "policy_updates")
+    as_one(shareds, *(f"{box}.{name}" for box in MAILBOXES for name in ("begun", "version")))
+    for name in ("rows", "head", "episodes", "invalid", "contact_overflows"):
+        in_rows(shareds, name)
+
+
+def in_common(flats: Sequence[Flat]) -> tuple[Tensor, Tensor]:
+    """Lay the vectors of networks of one shape side by side. Returns values and gradients, (K, P)."""
+    data = torch.stack([flat.data for flat in flats])
+    grad = torch.zeros_like(data)
+    for k, flat in enumerate(flats):
+        flat.lie_in(data[k], grad[k])
+    return data, grad
+
+
+def tensors_of(flat: Flat, data: Tensor, grad: Tensor | None = None) -> dict[str, dict[str, Tensor]]:
+    """Network -> parameter or buffer -> (K, ...), views of the common `data` (K, P); leaves where there is `grad`."""
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in flat.modules}
+    for name, owned, where in flat.places():
+        value = data[:, where].view(-1, *owned.tensor.shape)
+        if grad is not None:
+            value = value.detach().requires_grad_(isinstance(owned.tensor, nn.Parameter))
+            value.grad = grad[:, where].view(value.shape)
+        found[name][owned.name] = value
+    return found
+
+
+def network(module: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., Any]:
+    """`module` as a function that computes with other tensors."""
+    return lambda *inputs: functional_call(module, tensors, inputs)
+
+
+class Learners:
+    """The learners of one role of all replicas.
+
+    Args:
+        numbers: option of the algorithm -> its values (K,), where these differ.
+    """
+
+    def __init__(self, learners: Sequence[Learner], numbers: Mapping[str, Tensor]):
+        self.learners, self.first = learners, learners[0]
+        first = self.first
+        weights, self.grad = in_common([learner.weights for learner in learners])
+        targets, _ = in_common([learner.targets for learner in learners])
+        theirs, _ = in_common([learner.theirs for learner in learners])
+        for learner in learners:
+            learner.hold_optimizers()
+            learner.replay.head = learner.shared.head
+        followed = tensors_of(first.targets, targets)
+        self.tensors = {**tensors_of(first.weights, weights, self.grad), **tensors_of(first.theirs, theirs)}
+        self.tensors.update({f"{name}_target": value for name, value in followed.items()})
+        self.modules = {**first.weights.modules, **first.theirs.modules}
+        self.modules.update({f"{name}_target": module for name, module in first.targets.modules.items()})
+        paths = ["normalizer.state", "normalizer.mean", "normalizer.inv_std", "weights.data", "theirs.data"]
+        paths += ["replay.rows", "replay.head", "replay.conflicts", "box.buffers", "their_box.buffers"]
+        paths += ["shared.normalizer.buffers", f"shared.boards.{first.role}.sums"]
+        counters = ["counter", "updates", "their_version", "normalizer.version"]
+        if first.scale is not None:
+            paths += ["scale.state", "scale.factor", "shared.returns.buffers"]
+            counters += ["scale.version"]
+        if hasattr(first, "average"):
+            in_common([learner.average for learner in learners])
+            paths += ["average.data", "shared.average.buffers"]
+            counters += ["averaged"]
+        as_one(learners, *counters)
+        seen = {f"{place}.{name}": value for name, value in numbers.items() for place in ("cfg", "algorithm.cfg")}
+        self.all = Together(learners, paths, seen)
+
+    def update(self) -> None:
+        """One update of all replicas, as `Learner.update`."""
+        for learner in self.learners:
+            learner.begin_anew_if_due()
+        self.step()
+        with torch.no_grad():
+            self.all(lambda learner: learner.count())
+
+    def step(self) -> None:
+        """As `Learner.step`."""
+        size = self.first.cfg.batch_size
+        unit = torch.stack(
+            [torch.rand(size, generator=one.generator, dtype=torch.float64) for one in self.learners]
+        )
+        rows = self.all(receive_and_gather, unit)
+        measured: dict[str, Tensor] = {}
+        for stage in self.first.stages:
+            noise = torch.stack([learner.noise(stage.columns) for learner in self.learners])
+            losses, metrics = self.losses(stage, rows, noise)
+            self.grad.zero_()
+            losses.sum().backward()
+            measured.update(metrics)
+            norms = [learner.descend(stage) for learner in self.learners]
+            measured.update({name: torch.stack([each[name] for each in norms]) for name in norms[0]})
+        for learner in self.learners:
+            learner.follow()
+        with torch.no_grad():
+            self.all(lambda learner, measured: learner.conclude(measured), measured)
+
+    def losses(self, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each replica's loss (K,) and metrics, on its rows (K, B, row_dim)."""
+
+        def one(learner: Learner, tensors: dict, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            nets = Nets(**{name: network(module, tensors[name]) for name, module in self.modules.items()})
+            with learner.autocast:
+                return getattr(learner.algorithm, stage.name)(nets, learner.unpack(rows), noise)
+
+        return self.all(one, self.tensors, rows, noise)
+
+    def try_losses(self) -> None:
+        """Every loss once, forward and backward, on nothing: raises whatever vmap can't do of an algorithm."""
+        first, size = self.first, (len(self.learners), self.first.cfg.batch_size)
+        for stage in first.stages:
+            losses, _ = self.losses(stage, torch.zeros(*size, first.replay.row_dim), torch.zeros(*size, stage.columns))
+            losses.sum().backward()
+
+
+def receive_and_gather(learner: Learner, unit: Tensor) -> Tensor:
+    learner.receive()
+    return learner.replay.gather(unit)
+
+
+class Actors:
+    """The actors of all replicas, with their environments in one simulation."""
+
+    def __init__(self, actors: Sequence[Actor], env: Sets):
+        self.actors, self.env, first = actors, env, actors[0]
+        for actor in actors:
+            actor.replay.head = actor.shared.head
+        paths = ["obs", "faults", "normalizer.state", "normalizer.mean", "normalizer.inv_std"]
+        paths += ["replay.rows", "replay.head", "shared.normalizer.buffers"]
+        paths += [f"episodes.{name}" for name in first.episodes.state_dict()]
+        paths += [f"windows.{name}" for name in first.windows.state_dict() if name != "steps"]
+        paths += [f"shared.{name}" for name in ("episodes", "invalid", "contact_overflows")]
+        if first.scale is not None:
+            paths += ["scale.state", "scale.running", "shared.returns.buffers"]
+        self.all = Together(actors, paths)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """As `Actor.step`, but that nobody looks for faults: `demand_no_faults` does."""
+        action = torch.cat([actor.act() for actor in self.actors])
+        step = self.env.step(action)
+        k = len(self.actors)
+        told = {name: value.unflatten(0, (k, -1)) for name, value in step._asdict().items() if isinstance(value, Tensor)}
+        self.all(note_and_take, action.unflatten(0, (k, -1)), told)
+        for actor in self.actors:
+            actor.windows.steps += 1
+        self.actors[0].shared.vector_steps += 1
+
+    def demand_no_faults(self, k: int) -> None:
+        """Raises where replica k has had any."""
+        self.actors[k].demand_no_faults(self.actors[k].faults)
+
+    def any_faults(self) -> bool:
+        return bool(self.all.rows["faults"][:, :3:2].any())
+
+
+def note_and_take(actor: Actor, action: Tensor, told: dict[str, Tensor]) -> None:
+    step = Step(**{"info": {}, **told})
+    actor.note(action, step)
+    actor.take(action, step)

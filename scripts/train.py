@@ -1,8 +1,12 @@
-"""Train a policy. `scripts/train.py task=Ant algo=pql num_envs=1024 seed=1 run_dir=runs/ant`; --help lists all keys."""
+"""Train a policy. `scripts/train.py task=Ant algo=pql num_envs=1024 seed=1 run_dir=runs/ant`; --help lists all keys.
+
+With `seeds=[0,1,2,3] runtime=sync` several, side by side in this process.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from pql import config
 from pql.errors import RoleFailed, user_errors
@@ -13,21 +17,26 @@ def main(argv: list[str]) -> int:
         if "--help" in argv or "-h" in argv:
             print(config.overrides_help([word for word in argv if "=" in word]))
             return 0
+        from pql.run.pack import train_together
         from pql.run.trainer import train
 
-        cfg = config.load(argv)
+        cfgs = config.load_each(argv)
         try:
-            summary = train(cfg)
+            summaries = [train(cfgs[0])] if len(cfgs) == 1 else train_together(cfgs)
         except RoleFailed as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print(f"error: stopped at once; continue from the last checkpoint with resume=true run_dir={cfg.run_dir}",
+            where = Path(cfgs[0].run_dir) if len(cfgs) == 1 else Path(cfgs[0].run_dir).parent
+            print(f"error: stopped at once; continue from the last checkpoint with resume=true run_dir={where}",
                   file=sys.stderr)  # fmt: skip
             return 130
-    if summary["status"] == "completed":
-        print_summary(cfg.run_dir, summary)
-    return 0
+    for cfg, summary in zip(cfgs, summaries):
+        if summary["status"] == "completed":
+            print_summary(cfg.run_dir, summary)
+    if len(cfgs) > 1:
+        print_curve([Path(cfg.run_dir) for cfg, summary in zip(cfgs, summaries) if summary["status"] == "completed"])
+    return int(any(summary["status"] == "failed" for summary in summaries))
 
 
 def print_summary(run_dir: str, s: dict) -> None:
@@ -40,6 +49,18 @@ def print_summary(run_dir: str, s: dict) -> None:
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"
         + (f"\nvideo: {s['video']}" if s.get("video") else "")
     )
+
+
+def print_curve(run_dirs: list[Path]) -> None:
+    """The mean curve of the completed runs of several seeds; curve.csv in the folder that holds them."""
+    from pql.files import write_atomically
+    from pql.run.curve import as_csv, as_text, mean_curve
+
+    curve = mean_curve(run_dirs)
+    if curve:
+        path = run_dirs[0].parent / "curve.csv"
+        write_atomically(path, as_csv(curve))
+        print(f"\nmean of {len(run_dirs)} runs ({path}):\n{as_text(curve)}")
 
 
 if __name__ == "__main__":

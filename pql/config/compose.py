@@ -32,7 +32,7 @@ def load(overrides: list[str]) -> Config:
         UserError: an unknown key (names the nearest), a wrong type, a value out of range, keys that exclude
             each other, a run directory that cannot be started or resumed as asked.
     """
-    given = _parse(overrides)
+    given = parse(overrides)
     saved = _saved_config(given)
     # the tasks, simulators and algorithms that the other words may name
     import_plugins(_plugins(given) if "plugins" in given or saved is None else list(saved.get("plugins", [])))
@@ -82,7 +82,7 @@ def _with_plugins(cfg: DictConfig) -> Config:
 
 def overrides_help(words: list[str]) -> str:
     """What --help prints: tasks, algorithms, every key of the algorithm among `words` with its default and meaning."""
-    given = _parse([word for word in words if word.startswith(("algo=", "plugins="))])
+    given = parse([word for word in words if word.startswith(("algo=", "plugins="))])
     import_plugins(_plugins(given))
     _check_choices(given)
     algo = str(given.get("algo", DEFAULTS["algo"]))
@@ -101,11 +101,14 @@ def overrides_help(words: list[str]) -> str:
     for name, about in known_keys(algo).items():
         value = OmegaConf.select(cfg, name)
         value = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        if name == "seed":
+            what = "in place of seed: a run for each, side by side if runtime=sync, in folders below run_dir"
+            lines.append(f"  {'seeds=[]':<42} {what}")
         lines.append(f"  {name + '=' + value:<42} {about.get('help', '')}")
     return "\n".join(lines)
 
 
-def _parse(overrides: list[str]) -> dict[str, Any]:
+def parse(overrides: list[str]) -> dict[str, Any]:
     """Keys and their values, by Hydra's grammar: quotes are taken off, null is None, [a,b] a list."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -301,7 +304,10 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
         a.critic_updates_per_step = a.utd * cfg.num_envs
     a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
     if cfg.run_dir is None:
-        name = cfg.task.name.replace("/", "-").replace(":", "-")
-        cfg.run_dir = f"runs/{name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        cfg.run_dir = new_run_dir(cfg, f"s{cfg.seed}")
 
 
+def new_run_dir(cfg: Config, what: str) -> str:
+    """A folder's name for who gave none."""
+    task = cfg.task.name.replace("/", "-").replace(":", "-")
+    return f"runs/{task}_{cfg.algo.name}_{what}_{time.strftime('%Y%m%d-%H%M%S')}"

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from pql.config.compose import load, new_run_dir, parse
 from pql.config.schema import Config, known_keys
+from pql.errors import UserError
 from pql.keys import keys_of
 
 OF_ONE_RUN = ("seed", "run_dir", "resume")  # what a run has of its own
+
+
+def load_each(overrides: list[str]) -> list[Config]:
+    """The runs that a command line asks for: one, or one for each of `seeds=[...]`, in folders below its run_dir.
+
+    Raises UserError as `load` does.
+    """
+    words = [word for word in overrides if word.startswith("seeds=")]
+    if not words:
+        return [load(overrides)]
+    seeds = parse(words[-1:])["seeds"]
+    rule = "must be a list of different whole numbers of 0 or more: seeds=[0,1,2,3]"
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
+        raise UserError(f"{words[-1]}: {rule}")
+    if any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise UserError(f"{words[-1]}: {rule}")
+    rest = [word for word in overrides if word not in words]
+    given = parse(rest)
+    if "seed" in given:
+        raise UserError(f"seed={given['seed']} and {words[-1]}: give one of them")
+    folder = given.get("run_dir")
+    if folder is not None and (Path(str(folder)) / "config.yaml").exists():
+        raise UserError(f"run_dir={folder} is itself a run: name a folder for the runs of several seeds")
+    if folder is None:
+        folder = new_run_dir(load([*rest, f"seed={seeds[0]}"]), "seeds")
+    rest = [word for word in rest if not word.startswith("run_dir=")]
+    return [load([*rest, f"seed={seed}", f"run_dir='{folder}/s{seed}'"]) for seed in seeds]
 
 
 def why_not_together(cfgs: Sequence[Config]) -> str | None:

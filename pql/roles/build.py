@@ -32,13 +32,14 @@ class Parts(NamedTuple):
     shared: Shared
 
 
-def prepare(cfg: Any, spaces: Spaces) -> Parts:
+def prepare(cfg: Any, spaces: Spaces, found: Survey | None = None) -> Parts:
     """The configured algorithm in environments of these sizes, and the memory that its roles will share.
 
-    Raises UserError.
+    `found`: the survey, where one of the same sizes was made. Raises UserError.
     """
     algorithm = algorithms.make(cfg.algo, spaces)
-    found = survey(algorithms.make(cfg.algo, spaces))  # one of its own: what an algorithm may count begins at 0
+    # one of its own: what an algorithm may count begins at 0
+    found = found or survey(algorithms.make(cfg.algo, spaces))
     return Parts(algorithm, found, make_shared(cfg, algorithm, found.metrics))
 
 

@@ -175,9 +175,9 @@ class Actors:
         """As `Actor.step`, but that nobody looks for faults: `demand_no_faults` does."""
         action = torch.cat([actor.act() for actor in self.actors])
         step = self.env.step(action)
-        k = len(self.actors)
-        told = {name: value.unflatten(0, (k, -1)) for name, value in step._asdict().items() if isinstance(value, Tensor)}
-        self.all(note_and_take, action.unflatten(0, (k, -1)), told)
+        each = (len(self.actors), -1)
+        told = {name: t.unflatten(0, each) for name, t in step._asdict().items() if isinstance(t, Tensor)}
+        self.all(note_and_take, action.unflatten(0, each), told)
         for actor in self.actors:
             actor.windows.steps += 1
         self.actors[0].shared.vector_steps += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -15,7 +16,7 @@ from pql.config.together import differing_numbers, why_not_together
 from pql.errors import RoleFailed
 from pql.roles.build import prepare
 from pql.roles.pack import network, tensors_of
-from pql.roles.together import Together, in_rows
+from pql.roles.together import Together
 from pql.run import evaluation, trainer
 from pql.run.directory import owned
 from pql.run.interrupt import Interrupt
@@ -35,12 +36,12 @@ def train_together(cfgs: Sequence[Config], say: Callable[[str], None] = print) -
     What can't be done side by side is done one after the other, and a line says why. A run that fails does so alone:
     its summary says "failed", and the others go on.
     """
-    summaries: list[dict[str, Any]] = [{} for _ in cfgs]
+    summaries: list[dict[str, Any]] = [{"status": "interrupted"} for _ in cfgs]
     with Interrupt() as interrupt, contextlib.ExitStack() as locks:
         places: dict[Any, list[int]] = {}
         members: list[Member] = []
         for k, cfg in enumerate(cfgs):
-            done = summaries[k] = trainer.done_already(cfg)
+            done = trainer.done_already(cfg)
             needed = not done or trainer.wants_more(cfg, done)
             if needed:
                 locks.enter_context(owned(Path(cfg.run_dir)))
@@ -48,6 +49,8 @@ def train_together(cfgs: Sequence[Config], say: Callable[[str], None] = print) -
             members.append((cfg, folder, manifest))
             if needed:
                 places.setdefault(_place(manifest), []).append(k)
+            else:
+                summaries[k] = done
         for group in places.values():  # those that were stopped at the same step go on together
             if not interrupt.name:
                 for k, summary in zip(group, _train([members[k] for k in group], interrupt, say)):
@@ -76,7 +79,7 @@ def _train(members: Sequence[Member], interrupt: Interrupt, say: Callable[[str],
     summaries: list[dict[str, Any]] = []
     for cfg, folder, manifest in members:
         if interrupt.name:
-            summaries.append({})
+            summaries.append({"status": "interrupted"})
             continue
         env = make_env(cfg, cfg.eval_episodes, trainer.evaluation_seed(cfg))
         try:
@@ -96,9 +99,14 @@ class NotTogether(Exception):
 def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[str, Any]]:
     cfgs = [cfg for cfg, _, _ in members]
     with contextlib.ExitStack() as open_things:
+        open_things.enter_context(sync.torch_as_configured(cfgs[0]))
+        open_things.enter_context(warnings.catch_warnings())
+        # a gradient that is part of a common vector has not the layout that torch likes best
+        warnings.filterwarnings("ignore", "(?s).*grad and param do not obey")
         env = make_env(cfgs[0], cfgs[0].eval_episodes, [trainer.evaluation_seed(cfg) for cfg in cfgs])
         open_things.callback(env.close)
-        parts = [prepare(cfg, env.spaces) for cfg in cfgs]
+        parts = [prepare(cfgs[0], env.spaces)]
+        parts += [prepare(cfg, env.spaces, parts[0].survey) for cfg in cfgs[1:]]
         pack = Pack(cfgs, parts, {name: torch.tensor(values) for name, values in differing_numbers(cfgs).items()})
         open_things.callback(pack.close)
         monitors = []
@@ -190,15 +198,18 @@ class Monitors:
         began, count = time.monotonic(), len(self.monitors)
         for monitor in self.going:
             monitor.begin_evaluation()
-        left = {k: None for k in range(count)}  # set of environments -> what its draws depend on once it is done
+        # alone a replica would have stopped with its own last episode: what it draws next depends on that
+        rest = self.env.get_draws()
+        over = [False] * count
         for result in evaluation.episodes(self.env, self.act, self.first_state):
-            over = [k for k, state in left.items() if state is None and not result.playing[self.env.sets[k].rows].any()]
-            if over:
-                draws = self.env.get_draws()
-                left.update((k, draws[k]) for k in over)
+            draws = None if all(over) else self.env.get_draws()
+            for k, one in enumerate(self.env.sets):
+                if not over[k]:
+                    rest[k] = draws[k]
+                    over[k] = not result.playing[one.rows].any()
             if self.interrupted and not even_if_interrupted:
                 return
-        self.env.set_draws(torch.stack([left[k] for k in range(count)]))
+        self.env.set_draws(rest)
         for k, monitor in enumerate(self.monitors):
             if monitor in self.going:
                 monitor.record_evaluation(evaluation.Result(*(part[self.env.sets[k].rows] for part in result)))

@@ -71,10 +71,9 @@ class Pack:
     def run(self, monitors: Any) -> None:
         """Train until the monitors, seen as one, are finished; ends with checkpoints."""
         keep_memory()
-        with sync.torch_as_configured(self.cfgs[0]):
-            monitors.start_clock()
-            sync.take_turns(monitors, self.actors, *self.learners)
-            monitors.save()
+        monitors.start_clock()
+        sync.take_turns(monitors, self.actors, *self.learners)
+        monitors.save()
 
     def close(self) -> None:
         self.env.close()

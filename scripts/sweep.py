@@ -23,6 +23,18 @@ def resolve(overrides: list[str]) -> dict[str, Any]:
         raise InputError(str(error)) from error
 
 
+def numbers(overrides: list[str]) -> set[str]:
+    """The keys in which runs may differ that are trained side by side; where that can't be, bad input."""
+    from pql.config import load
+    from pql.config.together import OF_ONE_RUN, numbers_of, why_not_together
+
+    cfg = load(overrides)
+    why = why_not_together([cfg])
+    if why:
+        raise InputError(f"pack: {why}: leave pack out")
+    return numbers_of(cfg) | set(OF_ONE_RUN)
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Any:
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -32,4 +44,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], resolve))
+    sys.exit(main(sys.argv[1:], resolve, numbers))

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     for cfg, summary in zip(cfgs, summaries):
         if summary["status"] == "completed":
             print_summary(cfg.run_dir, summary)
-    if len(cfgs) > 1:
+    if len({Path(cfg.run_dir).parent for cfg in cfgs}) == 1 and any(word.startswith("seeds=") for word in argv):
         print_curve([Path(cfg.run_dir) for cfg, summary in zip(cfgs, summaries) if summary["status"] == "completed"])
     return int(any(summary["status"] == "failed" for summary in summaries))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -17,8 +18,13 @@ OF_ONE_RUN = ("seed", "run_dir", "resume")  # what a run has of its own
 def load_each(overrides: list[str]) -> list[Config]:
     """The runs that a command line asks for: one, or one for each of `seeds=[...]`, in folders below its run_dir.
 
+    `pack=FILE` names a JSON file with the words of each run, {"runs": [["task=Ant", ...], ...]}.
+
     Raises UserError as `load` does.
     """
+    files = [word.partition("=")[2] for word in overrides if word.startswith("pack=")]
+    if files:
+        return _load_pack(Path(files[0]), overrides)
     words = [word for word in overrides if word.startswith("seeds=")]
     if not words:
         return [load(overrides)]
@@ -39,6 +45,20 @@ def load_each(overrides: list[str]) -> list[Config]:
         folder = new_run_dir(load([*rest, f"seed={seeds[0]}"]), "seeds")
     rest = [word for word in rest if not word.startswith("run_dir=")]
     return [load([*rest, f"seed={seed}", f"run_dir='{folder}/s{seed}'"]) for seed in seeds]
+
+
+def _load_pack(path: Path, overrides: list[str]) -> list[Config]:
+    if len(overrides) > 1:
+        raise UserError(f"pack={path}: the file says all there is to say: give no other word")
+    try:
+        runs = json.loads(path.read_text())["runs"]
+        words = [[str(word) for word in run] for run in runs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f'pack={path}: must be a file with {{"runs": [["key=value", ...], ...]}} ({what})') from error
+    if not words:
+        raise UserError(f"pack={path}: names no run")
+    return [load(run) for run in words]
 
 
 def why_not_together(cfgs: Sequence[Config]) -> str | None:

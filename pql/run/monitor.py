@@ -189,6 +189,8 @@ class Monitor:
         if not keep:
             self.logged_at = now
         self.logged = self.counters
+        if self.side_by_side > 1:
+            line["runs_side_by_side"] = self.side_by_side  # whose time it is
         self.writer.write(line)
         return line
 

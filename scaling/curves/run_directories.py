@@ -128,6 +128,9 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
              "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
              "model_size": summary.get("critic_parameters"), "config": config}  # fmt: skip
+    if "runs_side_by_side" in metrics and metrics["runs_side_by_side"].notna().any():
+        notes.append("its seconds are those of several runs side by side, not its own: left out")
+        metrics = metrics[metrics["runs_side_by_side"].isna()]
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
 
 

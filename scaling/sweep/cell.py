@@ -66,9 +66,7 @@ class CellJob:
 
     def __call__(self) -> str:
         """Run the cell to its end and say which: done, held (by another sweep), stopped, failed."""
-        for number in PREEMPTION_SIGNALS[: 3 if self.batch else 4]:  # submitit keeps its own handler for SIGUSR2
-            signal.signal(number, self.stop)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited "ignore" would reap the trainer unseen
+        self._take_signals()
         self._requeue_at = time.monotonic() + self.limit_s
         plan = load_plan(self.out)
         lock = CellLock(lock_path(self.out, self.cell_hash))
@@ -80,6 +78,11 @@ class CellJob:
         finally:
             self._end_child(lock)
             lock.release()
+
+    def _take_signals(self) -> None:
+        for number in PREEMPTION_SIGNALS[: 3 if self.batch else 4]:  # submitit keeps its own handler for SIGUSR2
+            signal.signal(number, self.stop)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited "ignore" would reap the trainer unseen
 
     def checkpoint(self) -> Any:
         """Stop the trainer with a checkpoint and hand submitit the same call, to be requeued."""
@@ -99,53 +102,39 @@ class CellJob:
             self._kill_at = 0.0
 
     def _run(self, cell: Cell, trainer: list[str], lock: CellLock) -> str:
-        run_dir = self.out / cell.run_dir
-        record = read_record(self.out, cell.hash)
-        if is_done(run_dir):
+        record = Record(self.out, cell)
+        if is_done(record.run_dir):
             return DONE
-        if record.get("final"):
+        if record.final:
             return FAILED
         command = [*(trainer or [sys.executable, str(TRAINER)]), *cell.command_line(self.out)]
-        attempts: list[dict[str, Any]] = record.get("attempts", [])
-        if attempts and "outcome" not in attempts[-1]:  # its runner was killed before it could write this
-            attempts[-1].update(outcome="killed", to_env_steps=env_steps(run_dir))
-
-        def save(**extra: Any) -> None:
-            if not self._overruled:
-                write_json(record_path(self.out, cell.hash), {"cell": cell.name, "attempts": attempts, **extra})
-
-        def end(code: int | None, reason: str = "") -> str:
-            outcome = DONE if is_done(run_dir) else STOPPED if self._stops else FAILED
-            attempts[-1].update(end=time.time(), outcome=outcome, exit_code=code, to_env_steps=env_steps(run_dir))
-            save(**({"reason": reason, "final": code == BAD_INPUT} if outcome == FAILED else {}))
-            return outcome
-
         for _ in range(self.retries + 1):
             if self._stops:
                 return self._hold()
-            run_dir.mkdir(parents=True, exist_ok=True)
-            attempts.append({"start": time.time(), "host": HOST, "job": os.environ.get("SLURM_JOB_ID"),
-                             "from_env_steps": env_steps(run_dir)})
-            save()
+            record.begin()
             try:
-                code, reason = self._train(command, run_dir, lock)
+                code, reason = self._train(command, record.run_dir, lock)
             except BaseException:  # submitit leaves from its signal handler, after `checkpoint` stopped the trainer
-                end(None)
+                self._end(record, None)
                 raise
-            outcome = end(code, reason)
+            outcome = self._end(record, code, reason, code == BAD_INPUT)
             if outcome == DONE or (outcome == FAILED and code == BAD_INPUT):
                 return outcome
             if self._overruled:
                 return HELD
         return self._hold() if self._stops else FAILED
 
-    def _train(self, command: list[str], run_dir: Path, lock: CellLock) -> Any:
+    def _end(self, record: Record, code: int | None, reason: str = "", final: bool = False) -> str:
+        """Write how an attempt ended, unless another node has taken the cell over."""
+        return record.end(code, reason, final, bool(self._stops), not self._overruled)
+
+    def _train(self, command: list[str], logs: Path, lock: Any) -> Any:
         """Run the trainer once; return its exit code and, for a failure, the reason in words."""
-        with open(run_dir / "stdout.log", "ab") as stdout, open(run_dir / "stderr.log", "ab") as stderr:
+        with open(logs / "stdout.log", "ab") as stdout, open(logs / "stderr.log", "ab") as stderr:
             start = stderr.tell()
             parent = os.getpid()
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=(lock.fd,),
+                command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=lock.fds,
                 start_new_session=True, preexec_fn=lambda: _tie_to(parent))
             self._child = child
             if self._stops:  # asked between fork and here
@@ -153,7 +142,7 @@ class CellJob:
             self._await_child(lock.beat)
             self._child = None
             code = child.wait()
-        with open(run_dir / "stderr.log", "rb") as log:
+        with open(logs / "stderr.log", "rb") as log:
             log.seek(start)
             return code, describe_exit(code, log.read().decode(errors="replace"))
 
@@ -183,7 +172,7 @@ class CellJob:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 (os.killpg if group else os.kill)(self._child.pid, number)
 
-    def _end_child(self, lock: CellLock) -> None:
+    def _end_child(self, lock: Any) -> None:
         """Leave no trainer behind, however the run was left (submitit exits from inside its signal handler)."""
         if self._child:
             self.stop()
@@ -240,15 +229,46 @@ def record_path(out: Path, cell_hash: str) -> Path:
 
 def read_record(out: Path, cell_hash: str) -> dict[str, Any]:
     """The cell's record, {} before its first attempt."""
-    return _read_json(record_path(out, cell_hash))
+    return read_json(record_path(out, cell_hash))
+
+
+class Record:
+    """A cell's record while its lock is held: what is attempted, and how that ends."""
+
+    def __init__(self, out: Path, cell: Cell):
+        self.cell, self.run_dir, self.path = cell, out / cell.run_dir, record_path(out, cell.hash)
+        content = read_record(out, cell.hash)
+        self.final = bool(content.get("final"))
+        self.attempts: list[dict[str, Any]] = content.get("attempts", [])
+        if self.attempts and "outcome" not in self.attempts[-1]:  # its runner was killed before it could write this
+            self.attempts[-1].update(outcome="killed", to_env_steps=env_steps(self.run_dir))
+
+    def begin(self) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.attempts.append({"start": time.time(), "host": HOST, "job": os.environ.get("SLURM_JOB_ID"),
+                              "from_env_steps": env_steps(self.run_dir)})
+        self._save()
+
+    def end(self, code: int | None, reason: str, final: bool, stopped: bool, save: bool) -> str:
+        """Which of done, stopped, failed it is; `final`: a failure that no other attempt can mend."""
+        outcome = DONE if is_done(self.run_dir) else STOPPED if stopped else FAILED
+        steps = env_steps(self.run_dir)
+        self.attempts[-1].update(end=time.time(), outcome=outcome, exit_code=code, to_env_steps=steps)
+        self.final = final and outcome == FAILED
+        if save:
+            self._save(**({"reason": reason, "final": final} if outcome == FAILED else {}))
+        return outcome
+
+    def _save(self, **extra: Any) -> None:
+        write_json(self.path, {"cell": self.cell.name, "attempts": self.attempts, **extra})
 
 
 def is_done(run_dir: Path) -> bool:
     """Whether the run is complete: `summary.json` with status completed, and nothing else, says so."""
-    return _read_json(run_dir / "summary.json").get("status") == "completed"
+    return read_json(run_dir / "summary.json").get("status") == "completed"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -302,12 +322,12 @@ def describe_exit(code: int, stderr: str) -> str:
     return f"{lines[-1][:300]} ({words})" if lines else words
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], kind: type[CellJob] = CellJob) -> int:
     """`python -m scaling.sweep.cell <parent pid> <CellJob arguments as JSON> [core ...]`: a local worker.
 
     It dies with its sweep and keeps itself and its trainer to the given cores, if any are given.
     """
-    job = CellJob(**json.loads(argv[1]))
+    job = kind(**json.loads(argv[1]))
     if argv[2:]:
         os.sched_setaffinity(0, [int(core) for core in argv[2:]])
     for number in PREEMPTION_SIGNALS:

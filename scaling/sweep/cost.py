@@ -82,7 +82,9 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
         if cell.hash in known or Path(cell.run_dir).name not in begun:
             continue
         latest = last_metrics(out / cell.run_dir, ("wall_time_s", "env_steps"))
-        seconds, steps = latest.get("wall_time_s"), sizes[cell.hash]["env_steps"]
+        # of cells side by side: what the sweep spends on one of them, whatever it would take alone
+        seconds = (latest.get("wall_time_s") or 0) / latest.get("runs_side_by_side", 1)
+        steps = sizes[cell.hash]["env_steps"]
         if seconds and is_done(out / cell.run_dir):
             known[cell.hash] = float(seconds)
         elif seconds and steps and cell.hash in left:

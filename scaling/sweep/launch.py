@@ -15,13 +15,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from scaling.errors import InputError, nearest
-from scaling.sweep.cell import EXIT_CODES, HELD, is_done, lock_path, read_record
+from scaling.sweep.cell import EXIT_CODES, HELD, STOPPED, is_done, lock_path, read_record
 from scaling.sweep.cores import usable_cores
 from scaling.sweep.locks import holder
-from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, load_group, load_plan
+from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, config_hash, load_group, load_plan
 
 # kind -> fields: smallest value if it is a number; cfg/launcher/<kind>.yaml says what they mean
 FIELDS: dict[str, dict[str, float | None]] = {
@@ -109,6 +109,21 @@ def _gpus(option: Any) -> list[str]:
     return found[: int(option)]
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How many cells one process may train side by side, and the keys in which they may then differ."""
+
+    most: int
+    keys: frozenset[str] = frozenset()
+
+    def shape(self, cell: Cell) -> str:
+        """What cells of one pack agree in."""
+        return config_hash({key: value for key, value in cell.overrides.items() if key not in self.keys})
+
+
+ALONE = Packing(1)
+
+
 class Interrupt:
     """Counts requests to stop (Ctrl-C, SIGTERM, a closed terminal) while it is entered."""
 
@@ -131,49 +146,50 @@ class Interrupt:
 
 
 def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, interrupt: Interrupt,
-              tick: Callable[[], None], say: Callable[[str], None]) -> None:
+              tick: Callable[[], None], say: Callable[[str], None], packing: Packing = ALONE) -> None:
     """Run every cell that needs a run, `slots.workers` at a time, until none is left or a stop is asked for.
 
-    A cell that another sweep is running stays on the list: should that sweep die, this one takes the cell over.
+    A worker has one cell, or as many as `packing` allows of those that fit together. A cell that another sweep is
+    running stays on the list: should that sweep die, this one takes the cell over.
 
     Raises:
         InputError: the plan file was edited meanwhile; the running cells have been stopped with a checkpoint.
     """
     todo, start = list(plan.cells), time.time()
-    running: dict[int, tuple[subprocess.Popen, Cell]] = {}  # slot -> worker
+    running: dict[int, tuple[subprocess.Popen, list[Cell]]] = {}  # slot -> worker
     lost: dict[str, int] = {}  # workers that ended without a word, per cell
     refused: dict[str, int] = {}  # workers that found a free cell's lock taken
     guard = PlanGuard(out, plan)
     edited: InputError | None = None
     told, kill_at, look_at = 0, float("inf"), 0.0
     while running or (todo and not told):
-        for slot, (worker, cell) in list(running.items()):
-            code = worker.poll()
-            if code is None:
-                continue
-            del running[slot]
+        for slot in [slot for slot, (worker, _) in running.items() if worker.poll() is not None]:
+            worker, cells = running.pop(slot)
             look_at = 0.0
-            if code in EXIT_CODES.values():
-                if code != EXIT_CODES[HELD]:
-                    todo.remove(cell)
-                elif not holder(lock_path(out, cell.hash)):
-                    refused[cell.hash] = refused.get(cell.hash, 0) + 1
-                    if refused[cell.hash] > 5:
-                        say(f"{cell.name}: its lock {lock_path(out, cell.hash)} can be neither taken nor seen held;"
-                            " left out: is the file system in order?")
+            for cell in cells:
+                if worker.returncode in EXIT_CODES.values():
+                    if worker.returncode != EXIT_CODES[HELD] and (
+                        len(cells) == 1 or worker.returncode == EXIT_CODES[STOPPED] or _settled(out, cell, start)
+                    ):  # of a pack, those whose locks were taken have had no run
                         todo.remove(cell)
-            elif not told:
-                lost[cell.hash] = lost.get(cell.hash, 0) + 1
-                log = out / "cells" / f"{cell.hash}.log"
-                say(f"{cell.name}: its worker ended with {code}; see {log}")
-                if lost[cell.hash] > options["retries"]:
-                    todo.remove(cell)
+                    elif not holder(lock_path(out, cell.hash)):
+                        refused[cell.hash] = refused.get(cell.hash, 0) + 1
+                        if refused[cell.hash] > 5:
+                            say(f"{cell.name}: its lock {lock_path(out, cell.hash)} can be neither taken nor seen held;"
+                                " left out: is the file system in order?")
+                            todo.remove(cell)
+                elif not told:
+                    lost[cell.hash] = lost.get(cell.hash, 0) + 1
+                    log = out / "cells" / f"{cells[0].hash}.log"
+                    say(f"{cell.name}: its worker ended with {worker.returncode}; see {log}")
+                    if lost[cell.hash] > options["retries"]:
+                        todo.remove(cell)
         if edited is None and not told:
             edited = guard.check()
         if (interrupt.count or edited) and told <= interrupt.count:
             told = interrupt.count + 1
             kill_at = min(kill_at, time.monotonic() + options["grace_s"] + 15)
-            say(f"{edited or 'stopping'}: {len(running)} cells write a checkpoint"
+            say(f"{edited or 'stopping'}: {sum(len(cells) for _, cells in running.values())} cells write a checkpoint"
                 + ("" if edited or interrupt.count > 1 else "; once more to kill them"))
             for worker, _ in running.values():
                 worker.terminate()
@@ -182,22 +198,38 @@ def run_local(out: Path, plan: Plan, options: Mapping[str, Any], slots: Slots, i
                 worker.kill()  # its trainer is tied to it
         if not told and time.monotonic() >= look_at and len(running) < slots.workers:
             began = time.monotonic()
-            busy = {cell.hash for _, cell in running.values()}
-            for cell in list(todo):
-                if len(running) >= slots.workers:
-                    break
-                if cell.hash in busy:
-                    continue
-                if _settled(out, cell, start):
-                    todo.remove(cell)
-                elif not holder(lock_path(out, cell.hash)):
-                    slot = next(i for i in range(slots.workers) if i not in running)
-                    running[slot] = (_start(out, cell, options, slots, slot), cell)
+            busy = {cell.hash for _, cells in running.values() for cell in cells}
+            settled, packs = _choose(out, todo, busy, slots.workers - len(running), packing, start)
+            todo = [cell for cell in todo if cell.hash not in settled]
+            for cells in packs:
+                slot = next(i for i in range(slots.workers) if i not in running)
+                running[slot] = (_start(out, cells, options, slots, slot), cells)
             look_at = began + max(1.0, 20 * (time.monotonic() - began))  # the disk has others to serve
         tick()
         time.sleep(0.1)
     if edited:
         raise edited
+
+
+def _choose(out: Path, todo: Sequence[Cell], busy: set[str], free: int, packing: Packing,
+            start: float) -> tuple[set[str], list[list[Cell]]]:
+    """Hashes of cells that need no run after all, and up to `free` packs of those that do: full ones first."""
+    settled: set[str] = set()
+    full: list[list[Cell]] = []
+    filling: dict[str, list[Cell]] = {}
+    for cell in todo:
+        if len(full) >= free:
+            break
+        if cell.hash in busy:
+            continue
+        if _settled(out, cell, start):
+            settled.add(cell.hash)
+        elif not holder(lock_path(out, cell.hash)):
+            shape = packing.shape(cell)
+            filling.setdefault(shape, []).append(cell)
+            if len(filling[shape]) >= packing.most:
+                full.append(filling.pop(shape))
+    return settled, [*full, *filling.values()][:free]
 
 
 def _settled(out: Path, cell: Cell, since: float) -> bool:
@@ -208,17 +240,19 @@ def _settled(out: Path, cell: Cell, since: float) -> bool:
     return is_done(out / cell.run_dir) or bool(record.get("final")) or just_now
 
 
-def _start(out: Path, cell: Cell, options: Mapping[str, Any], slots: Slots, slot: int) -> subprocess.Popen:
-    job = {"out": str(out), "cell_hash": cell.hash, "retries": options["retries"], "grace_s": options["grace_s"]}
+def _start(out: Path, cells: Sequence[Cell], options: Mapping[str, Any], slots: Slots, slot: int) -> subprocess.Popen:
+    job = {"out": str(out), "retries": options["retries"], "grace_s": options["grace_s"]}
+    job["cell_hashes" if len(cells) > 1 else "cell_hash"] = [c.hash for c in cells] if len(cells) > 1 else cells[0].hash
+    module = "scaling.sweep.pack" if len(cells) > 1 else "scaling.sweep.cell"
     environment = {"OMP_NUM_THREADS": str(slots.threads), **os.environ}
     if slots.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = slots.gpus[slot % len(slots.gpus)]
     cores = [str(core) for core in slots.cores[slot]] if slots.cores else []
-    log = out / "cells" / f"{cell.hash}.log"
+    log = out / "cells" / f"{cells[0].hash}.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as stream:
         return subprocess.Popen(  # its own session: Ctrl-C reaches the sweep alone, which forwards it in order
-            [sys.executable, "-m", "scaling.sweep.cell", str(os.getpid()), json.dumps(job), *cores],
+            [sys.executable, "-m", module, str(os.getpid()), json.dumps(job), *cores],
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, env=environment)
 
 

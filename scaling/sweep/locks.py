@@ -67,6 +67,10 @@ class CellLock:
         self.fd = -1
         self._linked = False  # taken without flock: to give it back is to remove the file
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        return (self.fd,)
+
     def acquire(self, patience_s: float = 2.0) -> bool:
         """Take the lock, or give up after `patience_s` and return False.
 

@@ -11,6 +11,7 @@ import torch
 
 from pql import algorithms, config
 from pql.algorithms.pql import PQL
+from pql.errors import UserError
 from pql.run import trainer
 from pql.run.curve import mean_curve
 from pql.run.metrics import read_metrics
@@ -19,7 +20,7 @@ from pql.run.pack import train_together
 from pql.run.trainer import train
 from pql.runtime import checkpoint
 
-UNLIKE = ("wall_time_s", "wait_actor", "wait_v_learner", "wait_p_learner")
+UNLIKE = ("runs_side_by_side", "wall_time_s", "wait_actor", "wait_v_learner", "wait_p_learner")
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ OWN = {
 
 @pytest.mark.parametrize("algo", ["pql", "sac"])
 def test_a_replica_is_the_run_that_it_is_alone(cartpole, algo):
-    """Over 200 critic updates and as many that follow the warm-up."""
+    """Over its first 200 critic updates."""
     changes = [{"algo.critic_updates_per_step": 4, "max_env_steps": 400, **own} for own in OWN[algo]]
     if algo == "sac":  # a number and none are two laws, not two numbers
         changes[0]["algo.target_entropy"] = -1
@@ -192,6 +193,28 @@ def test_seeds_give_a_run_each_below_the_folder(tmp_path):
     assert [(cfg.seed, cfg.run_dir) for cfg in cfgs] == [(4, f"{tmp_path}/x/s4"), (2, f"{tmp_path}/x/s2")]
 
 
+def test_a_file_gives_each_run_its_words(tmp_path):
+    path = tmp_path / "pack.json"
+    runs = [["task=Cartpole", "seed=4", f"run_dir={tmp_path}/a"], ["task=Ant", "seed=2", f"run_dir={tmp_path}/b"]]
+    path.write_text(json.dumps({"runs": runs}))
+    cfgs = config.load_each([f"pack={path}"])
+    assert [(cfg.task.name, cfg.seed) for cfg in cfgs] == [("Cartpole", 4), ("Ant", 2)]
+    with pytest.raises(UserError, match="give no other word"):
+        config.load_each([f"pack={path}", "seed=1"])
+    path.write_text('{"runs": 3}')
+    with pytest.raises(UserError, match="must be a file with"):
+        config.load_each([f"pack={path}"])
+
+
+def test_too_many_runs_for_the_memory_name_how_many_fit(cartpole, monkeypatch):
+    cfgs = [cartpole(name, 0) for name in "ab"]
+    # a ring is 400 rows of 2 * 4 + 1 + 3 numbers of 4 bytes: 19200 bytes
+    pages = {"SC_AVPHYS_PAGES": 30, "SC_PAGE_SIZE": 1000}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    with pytest.raises(UserError, match="take at most 1 runs"):
+        train_together(cfgs)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -202,5 +225,5 @@ def test_seeds_give_a_run_each_below_the_folder(tmp_path):
     ],
 )
 def test_bad_seeds_are_refused_with_the_rule(words, why):
-    with pytest.raises(config.compose.UserError, match=why):
+    with pytest.raises(UserError, match=why):
         config.load_each(["task=Cartpole", *words])

@@ -17,12 +17,11 @@ def main(argv: list[str]) -> int:
         if "--help" in argv or "-h" in argv:
             print(config.overrides_help([word for word in argv if "=" in word]))
             return 0
-        from pql.run.pack import train_together
         from pql.run.trainer import train
 
         cfgs = config.load_each(argv)
         try:
-            summaries = [train(cfgs[0])] if len(cfgs) == 1 else train_together(cfgs)
+            summaries = [train(cfgs[0])] if len(cfgs) == 1 else train_side_by_side(cfgs)
         except RoleFailed as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -37,6 +36,12 @@ def main(argv: list[str]) -> int:
     if len({Path(cfg.run_dir).parent for cfg in cfgs}) == 1 and any(word.startswith("seeds=") for word in argv):
         print_curve([Path(cfg.run_dir) for cfg, summary in zip(cfgs, summaries) if summary["status"] == "completed"])
     return int(any(summary["status"] == "failed" for summary in summaries))
+
+
+def train_side_by_side(cfgs: list[config.Config]) -> list[dict]:
+    from pql.run.pack import train_together  # which a single run does without
+
+    return train_together(cfgs)
 
 
 def print_summary(run_dir: str, s: dict) -> None:

@@ -90,7 +90,7 @@ class ReturnScale:
         m2 += (self.running - batch_mean).square().sum() + delta.square() * (count * n / total)
         mean += delta * (n / total)
         count.copy_(total)
-        torch.maximum(largest, self.running.abs().max(), out=largest)
+        largest.copy_(torch.maximum(largest, self.running.abs().max()))
         self.running.masked_fill_(done, 0.0)
 
     def receive(self, mailbox: Mailbox) -> None:

@@ -37,7 +37,7 @@ def train_together(cfgs: Sequence[Config], say: Callable[[str], None] = print) -
     its summary says "failed", and the others go on.
     """
     summaries: list[dict[str, Any]] = [{"status": "interrupted"} for _ in cfgs]
-    with Interrupt() as interrupt, contextlib.ExitStack() as locks:
+    with Interrupt() as interrupt, evaluation.one_torch_thread(), contextlib.ExitStack() as locks:
         places: dict[Any, list[int]] = {}
         members: list[Member] = []
         for k, cfg in enumerate(cfgs):
@@ -115,13 +115,14 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
             open_things.callback(monitors[-1].writer.close)
         pack.load([folder for _, folder, _ in members])
         pack.join()
+        watch = Monitors(monitors, env, pack)
         try:
             for learners in pack.learners:
                 learners.try_losses()
+            watch.act(torch.zeros(env.num_envs, env.obs_dim))
         except Exception as error:
             what = f"algo={cfgs[0].algo.name} can't be computed for several runs at once"
             raise NotTogether(f"{what} ({str(error).splitlines()[0]})") from error
-        watch = Monitors(monitors, env, pack)
         try:
             pack.run(watch)
             if not interrupt.name:

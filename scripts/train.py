@@ -31,10 +31,12 @@ def main(argv: list[str]) -> int:
 
 
 def print_summary(run_dir: str, s: dict) -> None:
-    low, high = s.get("eval_return_interval", (float("nan"),) * 2)
+    from pql.run.evaluation import interval_text
+
+    random = "diverges" if s["random_return"] is None else f"{s['random_return']:.1f}"
     print(
-        f"\n{s['task']}: return {s['eval_return']:.1f} (95 % interval {low:.1f} to {high:.1f}),"
-        f" a random policy's {s['random_return']:.1f}\n"
+        f"\n{s['task']}: return {s['eval_return']:.1f} ({interval_text(s['eval_return_interval'])}),"
+        f" a random policy's {random}\n"
         f"{s['env_steps']} env steps, {s['critic_updates']} critic updates (utd {s['utd']:.4g},"
         f" asked {s['utd_requested']:.4g}) in {s['wall_time_s']:.0f} s\n"
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"

@@ -112,6 +112,7 @@ class Shared:
         # episodes or diverged; environment steps for whose contacts the simulator had no room
         self.episodes = torch.full((3,), float("nan"), dtype=torch.float64, device=device)
         self.invalid = torch.zeros(1, dtype=counter, device=device)
+        self.diverged = torch.zeros(1, dtype=counter, device=device)  # of those, what left the finite numbers
         self.contact_overflows = torch.zeros(1, dtype=counter, device=device)
         self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
         self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
@@ -127,7 +128,7 @@ class Shared:
 
     def tensors(self) -> list[Tensor]:
         found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
-        found += [self.episodes, self.invalid, self.contact_overflows]
+        found += [self.episodes, self.invalid, self.diverged, self.contact_overflows]
         found += [self.step_limit, self.stop, self.save, self.saved]
         for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):
             found += mailbox.tensors()

@@ -122,8 +122,10 @@ class Actor:
         self._observe(self.obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
-        if "contact_overflows" in step.info:
-            self.shared.contact_overflows.copy_(step.info["contact_overflows"])
+        for name, counter in (("diverged_episodes", self.shared.diverged),
+                              ("contact_overflows", self.shared.contact_overflows)):  # fmt: skip
+            if name in step.info:
+                counter.copy_(step.info[name])
         self.shared.vector_steps += 1
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:

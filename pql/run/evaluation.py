@@ -24,10 +24,11 @@ from pql.runtime import checkpoint
 
 
 class Result(NamedTuple):
-    """One episode per environment."""
+    """One episode per environment, without those that diverged: their returns would be those of a part."""
 
-    returns: np.ndarray  # (N,)
-    lengths: np.ndarray  # (N,)
+    returns: np.ndarray  # (N - diverged,)
+    lengths: np.ndarray  # (N - diverged,)
+    diverged: int = 0
 
 
 def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
@@ -43,14 +44,22 @@ def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict 
     returns = torch.zeros(env.num_envs, device=env.device)
     lengths = torch.zeros(env.num_envs, device=env.device)
     alive = torch.ones(env.num_envs, device=env.device)
+    diverged = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    counted = 0
     for _ in range(env.max_episode_steps + 1):
         with torch.no_grad():
             step = env.step(act(obs))
         returns += alive * step.reward
         lengths += alive
+        # An episode may be cut as invalid for want of its last observation, too; then nothing is counted.
+        count = int(step.info.get("diverged_episodes", 0))
+        if count > counted:
+            diverged |= (alive > 0) & step.truncated & ~step.valid
+        counted = count
         alive *= ~(step.terminated | step.truncated)
         obs = step.obs
-        yield Result(returns.cpu().numpy(), lengths.cpu().numpy())
+        whole = (~diverged & returns.isfinite()).cpu().numpy()
+        yield Result(returns.cpu().numpy()[whole], lengths.cpu().numpy()[whole], int((~whole).sum()))
         if not alive.any():
             return
 
@@ -158,11 +167,14 @@ def one_torch_thread() -> Iterator[None]:
 def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
     """The statistics of an evaluation as plain JSON types; intervals are 95 % bootstrap intervals."""
     returns = result.returns
+    if not len(returns):
+        raise UserError(f"all {result.diverged} episodes diverged (NaN or infinity): there is no return to tell")
     return {
         "task": trained.cfg.task.name,
         "run_dir": trained.cfg.run_dir,
         "env_steps": trained.manifest["env_steps"],
         "episodes": len(returns),
+        "diverged": result.diverged,
         "mean": float(returns.mean()),
         "mean_interval": bootstrap_interval(returns),
         "interquartile_mean": interquartile_mean(returns),
@@ -177,14 +189,20 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
 
 def report_text(values: dict[str, Any]) -> str:
     """`report` for people."""
-    (low, high), (iqm_low, iqm_high) = values["mean_interval"], values["interquartile_mean_interval"]
+    more = f"; {values['diverged']} more diverged (NaN or infinity) and are left out" if values["diverged"] else ""
     return (
-        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise\n"
-        f"  mean return         {values['mean']:10.2f}   95 % interval {low:.2f} to {high:.2f}\n"
-        f"  interquartile mean  {values['interquartile_mean']:10.2f}   95 % interval {iqm_low:.2f} to {iqm_high:.2f}\n"
+        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise{more}\n"
+        f"  mean return         {values['mean']:10.2f}   {interval_text(values['mean_interval'])}\n"
+        f"  interquartile mean  {values['interquartile_mean']:10.2f}   "
+        f"{interval_text(values['interquartile_mean_interval'])}\n"
         f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
         f"  mean length         {values['mean_length']:10.1f}   control steps"
     )
+
+
+def interval_text(interval: Any) -> str:
+    """A 95 % interval for people; one episode has none."""
+    return "95 % interval {:.2f} to {:.2f}".format(*interval) if interval else "no interval: one episode"
 
 
 def interquartile_mean(values: np.ndarray) -> float:
@@ -200,9 +218,11 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 def bootstrap_interval(
     values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, level: float = 0.95, samples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of independent values."""
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a statistic of independent values; None of a single one, which tells none."""
     values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return None
     rng = np.random.default_rng(0)
     resampled = values[rng.integers(0, len(values), (samples, len(values)))]
     found = np.apply_along_axis(statistic, 1, resampled)

@@ -25,6 +25,8 @@ from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
 from pql.runtime import checkpoint
 
+MAX_DIVERGED = 0.1  # the share of transitions past which a run is refused, once there are as many as environments
+
 
 class Monitor:
     """Watches the shared counters of a run: logs, evaluates, saves, and decides when it ends.
@@ -70,6 +72,7 @@ class Monitor:
         self.evaluation: Iterator | None = None
         self.last_return: float | None = None
         self.interrupt = interrupt
+        self.told_diverged = False
         try:
             self.first_state = env.state_dict()
         except NotImplementedError:
@@ -154,8 +157,10 @@ class Monitor:
             "train_length": mean_length,
             "train_episodes": int(count) if count == count else 0,
             "invalid_transitions": int(s.invalid),
+            "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
         }
+        self._look_at_diverged(line["diverged_episodes"], env_steps)
         for role, board in s.boards.items():
             means = board.means(self.since[role])
             spoiled = [name for name, value in means.items() if not math.isfinite(value)]
@@ -176,6 +181,22 @@ class Monitor:
         self.logged = self.counters
         self.writer.write(line)
         return line
+
+    def _look_at_diverged(self, diverged: int, env_steps: int) -> None:
+        """Say at the first time that transitions leave the finite numbers. Raises RoleFailed past MAX_DIVERGED."""
+        told = (
+            f"{diverged} of {env_steps} transitions diverged (a reward, an observation or the simulation was NaN or "
+            "infinite)"
+        )
+        if diverged > max(self.cfg.num_envs, MAX_DIVERGED * env_steps):
+            raise RoleFailed(
+                f"{told}, more than {MAX_DIVERGED:.0%}: mend the task; "
+                f"python -m tasks.check {self.cfg.task.name} tries it without learning"
+            )
+        if diverged and not self.told_diverged:
+            self.told_diverged = True
+            self.progress.message(f"note: {told}: they end their episodes and nothing is learned from them; "
+                                  "diverged_episodes in metrics.jsonl counts on")  # fmt: skip
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
@@ -210,6 +231,11 @@ class Monitor:
         except StopIteration:
             self.evaluation = None
             returns = self.result.returns
+            if not len(returns):
+                raise RoleFailed(
+                    f"all {self.result.diverged} episodes of the evaluation at {self.evaluated['env_steps']} env steps "
+                    "diverged (NaN or infinity), so there is no return to tell: mend the task"
+                )
             self.last_return = float(returns.mean())
             self.writer.write(
                 {
@@ -218,6 +244,7 @@ class Monitor:
                     "eval_return_std": float(returns.std()),
                     "eval_length": float(self.result.lengths.mean()),
                     "eval_episodes": len(returns),
+                    "eval_diverged": self.result.diverged,
                 }
             )
 
@@ -281,11 +308,14 @@ class Monitor:
             "critic_flops_per_update": self.flops_per_update,
             "critic_parameters": self.survey.parameters["critic"],
             "invalid_transitions": int(s.invalid),
+            "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
             "device": cfg.device,
             "torch": torch.__version__,
             "python": platform.python_version(),
             **more,
         }
+        # JSON has no infinity
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         write_atomically(self.run_dir / "summary.json", json.dumps(values, indent=1))
         return values

@@ -88,10 +88,10 @@ def _train(
             )
             return monitor.summary("interrupted", reason=monitor.interrupted)
         more = {"eval_return": monitor.last_return}
-        random = evaluation.play(env, evaluation.random_policy(env, cfg.seed))
-        more["random_return"] = float(random.returns.mean())
-        low, high = evaluation.bootstrap_interval(monitor.result.returns)
-        more["eval_return_interval"] = [low, high]
+        random = evaluation.play(env, evaluation.random_policy(env, cfg.seed)).returns
+        more["random_return"] = float(random.mean()) if len(random) else None
+        interval = evaluation.bootstrap_interval(monitor.result.returns)
+        more["eval_return_interval"] = interval and list(interval)
         if cfg.video:
             more["video"] = record(cfg, run_dir / "video.mp4", warn=monitor.progress.message)
         return monitor.summary("completed", **more)

@@ -78,7 +78,7 @@ def test_line_holds_the_metrics_that_others_rely_on(completed):
     always = "env_steps wall_time_s critic_updates policy_updates utd critic_flops train_return train_length"
     more = "train_episodes invalid_transitions critic_loss q policy_loss critic_grad_norm policy_grad_norm policy_age"
     waits = {"wait_actor", "wait_v_learner", "wait_p_learner"}
-    assert set(first) == {*always.split(), *more.split(), "contact_overflows", *waits}
+    assert set(first) == {*always.split(), *more.split(), "diverged_episodes", "contact_overflows", *waits}
     assert first["critic_updates"] == 50 and first["policy_updates"] == 25 and first["utd"] == 50 / 400
     # 50 steps of 8 environments, episodes of at most 25 steps: the window of 100 is partly filled and says so
     assert 16 <= first["train_episodes"] < 100 and 0 < first["train_length"] <= 25

@@ -226,27 +226,27 @@ class Monitor:
         self.set_aside += time.monotonic() - began
 
     def _advance(self) -> None:
-        try:
-            self.result = next(self.evaluation)
-        except StopIteration:
-            self.evaluation = None
-            returns = self.result.returns
-            if not len(returns):
-                raise RoleFailed(
-                    f"all {self.result.diverged} episodes of the evaluation at {self.evaluated['env_steps']} env steps "
-                    "diverged (NaN or infinity), so there is no return to tell: mend the task"
-                )
-            self.last_return = float(returns.mean())
-            self.writer.write(
-                {
-                    **self.evaluated,
-                    "eval_return": self.last_return,
-                    "eval_return_std": float(returns.std()),
-                    "eval_length": float(self.result.lengths.mean()),
-                    "eval_episodes": len(returns),
-                    "eval_diverged": self.result.diverged,
-                }
+        result = next(self.evaluation, None)
+        if result is not None:
+            self.result = result
+            return
+        self.evaluation, returns = None, self.result.returns
+        if not len(returns):
+            raise RoleFailed(
+                f"all {self.result.diverged} episodes of the evaluation at {self.evaluated['env_steps']} env steps "
+                "diverged (NaN or infinity), so there is no return to tell: mend the task"
             )
+        self.last_return = float(returns.mean())
+        self.writer.write(
+            {
+                **self.evaluated,
+                "eval_return": self.last_return,
+                "eval_return_std": float(returns.std()),
+                "eval_length": float(self.result.lengths.mean()),
+                "eval_episodes": len(returns),
+                "eval_diverged": self.result.diverged,
+            }
+        )
 
     def conclude(self) -> None:
         """The closing line and the evaluation of the final policy, unless the last tick has written just these."""

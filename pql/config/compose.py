@@ -172,7 +172,8 @@ def _saved_config(given: dict[str, Any]) -> DictConfig | None:
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
-    if all(p.suffix == ".log" for p in path.iterdir()):  # a launcher may have begun to log there
+    # a launcher may have begun to log there, or a start was cut off as it wrote its first file: no run yet
+    if all(p.suffix == ".log" or p.name.startswith(".config.yaml.") for p in path.iterdir()):
         return None
     if not resume:
         raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
@@ -189,6 +190,8 @@ def _raw(path: Path) -> DictConfig:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
         raise UserError(f"{path} is no configuration of a run: it names no algorithm")
+    if "plugins" not in cfg:  # the last of its keys
+        raise UserError(f"{path} is cut short: copy it anew from where the run came from, or name another run_dir")
     return cfg
 
 

@@ -122,6 +122,7 @@ class Shared:
         self.save = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint asked for
         self.saved = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint finished
         self.paused = {role: torch.zeros(1, dtype=counter) for role in ROLES}  # checkpoint a role stands still for
+        self.unsaved = {role: torch.zeros(1, dtype=counter) for role in ROLES}  # errno where it can't save
         self.ready = {role: torch.zeros(1, dtype=counter) for role in ROLES}
         self.heartbeat = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}
         self.waited = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}  # seconds spent blocked
@@ -133,7 +134,7 @@ class Shared:
         for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):
             found += mailbox.tensors()
         found += [board.sums for board in self.boards.values()]
-        for group in (self.paused, self.ready, self.heartbeat, self.waited):
+        for group in (self.paused, self.unsaved, self.ready, self.heartbeat, self.waited):
             found += group.values()
         return found
 

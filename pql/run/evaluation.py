@@ -102,6 +102,8 @@ def load_policy(
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
+    if manifest["task"] != cfg.task.name:
+        raise UserError(f"{folder} is not of this run: it is of {manifest['task']}, config.yaml says {cfg.task.name}")
     algorithm = algorithms.make(cfg.algo, spaces)
     (group,) = (group for group in algorithm.groups() if group.name == DEPLOYED)
     flat = Flat({DEPLOYED: group.make()}).fixed()

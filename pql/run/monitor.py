@@ -20,7 +20,7 @@ from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
-from pql.run import evaluation
+from pql.run import directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
 from pql.runtime import checkpoint
@@ -77,7 +77,8 @@ class Monitor:
             self.first_state = env.state_dict()
         except NotImplementedError:
             self.first_state = None
-        self.writer = MetricsWriter(self.run_dir, cfg, cfg.wandb, None if manifest is None else self.env_steps)
+        self.manifest, self.began_at = manifest, self.counters
+        self.writer: MetricsWriter | None = None
         self.progress = Progress(cfg.max_env_steps, cfg.max_time)
 
     @property
@@ -95,6 +96,11 @@ class Monitor:
         return int(s.vector_steps), int(s.critic_updates), int(s.policy_updates)
 
     @property
+    def moved(self) -> bool:
+        """Whether there is anything new: a run that is resumed leaves all that it finds alone until then."""
+        return self.manifest is None or self.counters != self.began_at
+
+    @property
     def wall_time(self) -> float:
         """Seconds of training, earlier sessions included."""
         now = time.monotonic() if self.ended is None else self.ended
@@ -106,8 +112,25 @@ class Monitor:
         for role, waited in self.shared.waited.items():
             self.waited[role] = float(waited)
 
+    def stop_clock(self) -> None:
+        """Training is over: what comes now is saving, the processes' end, the final evaluation, a video."""
+        if self.ended is None:
+            self.ended = time.monotonic()
+            self.waited_in_all = {role: float(waited) for role, waited in self.shared.waited.items()}
+
+    def begin(self) -> None:
+        """Make the folder this run's; once."""
+        if self.writer is None:
+            steps = None if self.manifest is None else self.manifest["env_steps"]
+            directory.begin(self.run_dir, self.cfg, steps)
+            self.writer = MetricsWriter(self.run_dir, self.cfg, self.cfg.wandb, steps, self.progress.message)
+            (self.run_dir / "summary.json").unlink(missing_ok=True)
+
     def tick(self) -> None:
         """Do what has come due."""
+        if not self.moved:
+            return
+        self.begin()
         cfg, now = self.cfg, self.env_steps
         if self._crossed(cfg.log_interval, now):
             self.log()
@@ -119,7 +142,13 @@ class Monitor:
         save = self._crossed(cfg.checkpoint_interval, now) and not last
         self.seen = now
         if save:
-            self.save()
+            try:
+                self.save()
+            except OSError as error:
+                self.progress.message(
+                    f"warning: no checkpoint at {now} env steps ({error.strerror}): training goes on, the ones before "
+                    "stay, and it is tried again at the next interval"
+                )
         if cfg.max_time is not None and self.wall_time >= cfg.max_time:
             self.shared.step_limit.fill_(0)
         train = float(self.shared.episodes[0])
@@ -143,7 +172,7 @@ class Monitor:
 
     def log(self, keep: bool = False) -> dict[str, Any]:
         """Write one line of metrics; with `keep` the means' interval goes on as if there had been none."""
-        s, now = self.shared, time.monotonic()
+        s, now = self.shared, time.monotonic() if self.ended is None else self.ended
         env_steps, updates = self.env_steps, int(s.critic_updates)  # read once: they move while others run
         mean_return, mean_length, count = s.episodes.tolist()
         line: dict[str, Any] = {
@@ -172,8 +201,10 @@ class Monitor:
             line.update(means)
             if not keep:
                 self.since[role] = board.sums.clone()
-        for role, waited in s.waited.items():
-            line[f"wait_{role}"] = round((float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at), 4)
+        in_all = s.waited if self.ended is None else self.waited_in_all
+        for role, waited in in_all.items():
+            share = (float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at)
+            line[f"wait_{role}"] = round(min(1.0, share), 4)  # a role tells of its wait every 50 ms
             if not keep:
                 self.waited[role] = float(waited)
         if not keep:
@@ -223,7 +254,8 @@ class Monitor:
         began = time.monotonic()
         while self.evaluation is not None and (even_if_interrupted or not self.interrupted):
             self._advance()
-        self.set_aside += time.monotonic() - began
+        if self.ended is None:
+            self.set_aside += time.monotonic() - began
 
     def _advance(self) -> None:
         result = next(self.evaluation, None)
@@ -250,18 +282,19 @@ class Monitor:
 
     def conclude(self) -> None:
         """The closing line and the evaluation of the final policy, unless the last tick has written just these."""
+        self.begin()
         if self.logged != self.counters:
             self.log(keep=True)
         self.finish_evaluation()  # one that began on the way
         if self.evaluated_at != self.counters and not self.interrupted:
             self.begin_evaluation()
             self.finish_evaluation()
-        self.ended = time.monotonic()  # what is played and filmed after this is no training
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 
     def save_shared(self, folder: Path) -> None:
         """The part of a checkpoint that belongs to no role, and the manifest. The roles must stand still."""
+        self.begin()
         s = self.shared
         if self.cfg.checkpoint_replay:
             filled = min(int(s.head), s.rows.shape[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.connection
+import os
 import shutil
 import signal
 import sys
@@ -128,22 +129,24 @@ class Team:
 
         After the `last` none takes another step, so that the run ends in just the state that was saved.
         """
-        folder = checkpoint.begin(monitor.run_dir)
-        self.ticket += 1
-        self.shared.save.fill_(self.ticket)
-        self.wake_all()
-        try:
-            while any(int(self.shared.paused[role]) < self.ticket for role in ROLES):
-                self.look_after()
-                self.wait(0.005)
-            monitor.save_shared(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if last:
-            self.shared.stop.fill_(1)
-        self.shared.saved.fill_(self.ticket)
-        self.wake_all()
+        with checkpoint.writing(monitor.run_dir) as folder:
+            self.ticket += 1
+            self.shared.save.fill_(self.ticket)
+            self.wake_all()
+            try:
+                while any(int(self.shared.paused[role]) < self.ticket for role in ROLES):
+                    self.look_after()
+                    self.wait(0.005)
+                for role in ROLES:
+                    number = int(self.shared.unsaved[role])
+                    if number:
+                        raise OSError(number, os.strerror(number), str(folder / f"{role}.safetensors"))
+                monitor.save_shared(folder)
+                if last:
+                    self.shared.stop.fill_(1)
+            finally:  # a full disk need not stop them
+                self.shared.saved.fill_(self.ticket)
+                self.wake_all()
 
 
 def exit_reason(code: int | None) -> str:
@@ -189,7 +192,9 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
                     team.wait(0.02)
                 else:
                     monitor.evaluate_a_little(0.1)
-            team.save(monitor, last=True)
+            monitor.stop_clock()
+            if monitor.moved:
+                team.save(monitor, last=True)
     finally:
         torch.set_num_threads(before)
 

@@ -5,6 +5,7 @@ Only the standard library is imported at the top: a simulator that must be impor
 
 from __future__ import annotations
 
+import errno
 import multiprocessing.forkserver
 import os
 import signal
@@ -37,12 +38,20 @@ class Link:
         ticket = int(shared.save)
         if ticket > self.saved and not int(shared.stop):
             self.saved = ticket
-            self.save()
+            self._save()
             shared.paused[self.role].fill_(ticket)
             while int(shared.saved) < ticket and not self._over():
                 self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
                 shared.heartbeat[self.role].fill_(time.monotonic())
         return not self._over()
+
+    def _save(self) -> None:
+        number = 0
+        try:
+            self.save()
+        except OSError as error:  # a full disk: the parent says so, and the role goes on
+            number = error.errno or errno.EIO
+        self.shared.unsaved[self.role].fill_(number)
 
     def _over(self) -> bool:
         return bool(int(self.shared.stop)) or os.getppid() != self.parent
@@ -56,9 +65,11 @@ class Link:
         began = time.monotonic()
         while not allowed():
             self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
+            now = time.monotonic()
+            self.shared.waited[self.role] += now - began  # told as it passes: a reader's interval is no longer than it
+            began = now
             if not self.attend():
                 return False
-        self.shared.waited[self.role] += time.monotonic() - began
         return True
 
     def wake(self, *roles: str) -> None:

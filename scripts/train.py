@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from pql import config
 from pql.errors import RoleFailed, user_errors
+from pql.signals import end_at_once, exit_code
 
 
 def main(argv: list[str]) -> int:
     with user_errors():
+        from pql import config
+
         if "--help" in argv or "-h" in argv:
             print(config.overrides_help([word for word in argv if "=" in word]))
             return 0
@@ -25,8 +27,9 @@ def main(argv: list[str]) -> int:
             print(f"error: stopped at once; continue from the last checkpoint with resume=true run_dir={cfg.run_dir}",
                   file=sys.stderr)  # fmt: skip
             return 130
-    if summary["status"] == "completed":
-        print_summary(cfg.run_dir, summary)
+    if summary["status"] == "interrupted":
+        return exit_code(summary["reason"])
+    print_summary(cfg.run_dir, summary)
     return 0
 
 
@@ -45,4 +48,5 @@ def print_summary(run_dir: str, s: dict) -> None:
 
 
 if __name__ == "__main__":
+    end_at_once()
     sys.exit(main(sys.argv[1:]))

@@ -19,6 +19,7 @@ from pql.errors import RoleFailed, UserError
 from pql.memory.device import mps_is_running
 from pql.memory.shared import ROLES
 from pql.runtime import checkpoint, worker
+from pql.signals import SIGNALS
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time
@@ -35,9 +36,9 @@ class Team:
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch"])
         # multiprocessing's own helper starts with the first semaphore, and what stops a run must not kill it
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.wakes = {role: context.Semaphore(0) for role in ROLES}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # whoever started the run may have blocked some
         self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
             self.pipes[role], theirs[role] = context.Pipe(duplex=False)
@@ -49,7 +50,7 @@ class Team:
         self.watched, self.looked = 0.0, time.monotonic()
         self.beats = dict.fromkeys(ROLES, (0.0, 0.0))  # role -> its last heartbeat, and `watched` when that came
         # A Ctrl-C meant for the parent reaches children that cannot ignore it yet: they start with it blocked.
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for role, process in self.processes.items():
                 process.start()
@@ -61,7 +62,7 @@ class Team:
                 raise UserError(f"processes can't share GPU memory here ({why}): take runtime=sync") from error
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Team:
         return self

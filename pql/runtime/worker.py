@@ -1,6 +1,7 @@
 """A child process: builds its role, loops, answers its parent.
 
-Only the standard library is imported at the top: a simulator that must be imported before torch can be.
+Only the standard library, and what needs no more, is imported at the top: a simulator that must be imported before torch
+can be.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import time
 import traceback
 from typing import Any, Callable
 
+from pql.signals import SIGNALS
+
 WAKE_AT_LEAST_EVERY = 0.05  # seconds; a bound on every blocking call
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # they ask a run to stop; the parent answers them
 
 
 class Link:

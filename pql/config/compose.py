@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -70,9 +71,33 @@ def save(cfg: Config, path: Path) -> None:
     write_atomically(path, dumps(cfg))
 
 
-def read(path: Path) -> Config:
-    """The configuration a run was started with, its plugins imported. Raises UserError where it is none of ours."""
-    return _with_plugins(_raw(path))
+def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config:
+    """The configuration a run was started with.
+
+    It comes with the run's folder, perhaps from someone else, and to import is to run code: it names plugins and, as
+    "module:name", tasks, none of which is imported because the file says so.
+
+    Args:
+        plugins: imported in place of those that the file names.
+        trust: import what the file names, and say so.
+
+    Raises:
+        UserError: where it is none of ours, or names what is neither imported yet nor confirmed.
+    """
+    cfg = _raw(path)
+    if plugins:
+        cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
+    module, colon, _ = str(OmegaConf.select(cfg, "task.name")).partition(":")
+    named = [*(() if plugins else (cfg.plugins or ())), *([module] if colon and module not in plugins else ())]
+    new = [name for name in map(str, named) if not tasks.is_imported(name)]
+    if new and not trust:
+        raise UserError(
+            f"{path} names {', '.join(new)}, whose import runs code: give trust=true if you trust where the folder is "
+            "from, or plugins=[...] with what is to be imported instead"
+        )
+    if new:
+        print(f"trust=true: importing {', '.join(new)}, as {path} says", file=sys.stderr)
+    return _with_plugins(cfg)
 
 
 def _with_plugins(cfg: DictConfig) -> Config:
@@ -190,9 +215,20 @@ def _raw(path: Path) -> DictConfig:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
         raise UserError(f"{path} is no configuration of a run: it names no algorithm")
+    if any("${" in text for text in _texts(OmegaConf.to_container(cfg, resolve=False))):
+        raise UserError(f"{path} refers to other values by ${{...}}, which a run's own never does: it was changed")
     if "plugins" not in cfg:  # the last of its keys
         raise UserError(f"{path} is cut short: copy it anew from where the run came from, or name another run_dir")
     return cfg
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings in nested dicts and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _algo_of(cfg: DictConfig) -> str:
@@ -291,6 +327,8 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
     # a run is resumed, played and exported from other folders than it was started in
     cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
+    if cfg.init_from is not None:
+        cfg.init_from = str(Path(cfg.init_from).resolve())
     a = cfg.algo
     for name in ("v_device", "p_device"):
         if getattr(a, name) is not None:

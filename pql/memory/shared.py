@@ -39,6 +39,12 @@ class Mailbox:
             self.buffers[int(self.begun) % 2].copy_(value)
         self.version.copy_(self.begun)
 
+    def replace(self, value: Tensor) -> None:
+        """Put a vector in place of the newest, or publish the first; before there are readers."""
+        if not int(self.version):
+            self.publish(value)
+        self.buffers[int(self.version) % 2].copy_(value)
+
     def receive(self, into: Tensor, seen: Tensor) -> None:
         """Copy the newest vector into `into` if it is newer than version `seen` (1,), and its version into `seen`."""
         if self.on_device:

@@ -85,6 +85,11 @@ class Actor:
         self.memory = algorithm.exploration(n, device)
         width = env.spaces.seen_dim
         self.normalizer = Normalizer(width, device)
+        self.random_steps = a.warmup_steps
+        if cfg.init_from is not None:  # it acts as well as it can, and sees as it has learned to
+            self.random_steps = 0
+            shared.normalizer.read(self.normalizer.state)
+            self.normalizer.refresh()
         bound = algorithm.return_bound
         self.scale = None if bound is None else ReturnScale(bound, n, a.gamma, device)
         self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
@@ -151,7 +156,7 @@ class Actor:
             )
 
     def _act(self, obs: Tensor) -> Tensor:
-        if int(self.shared.vector_steps) < self.cfg.warmup_steps:
+        if int(self.shared.vector_steps) < self.random_steps:
             uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
             return uniform * 2 - 1
         self.shared.weights[P_LEARNER].receive(self.weights.data, self.policy_version)

@@ -51,7 +51,8 @@ def begin(run_dir: Path, cfg: Any, env_steps: int | None) -> None:
     if env_steps is None:  # what a start that reached no checkpoint has left
         for name in ("metrics.jsonl", "settings.jsonl"):
             (run_dir / name).unlink(missing_ok=True)
-        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+        for name in ("tensorboard", "best"):
+            shutil.rmtree(run_dir / name, ignore_errors=True)
     append_line(run_dir / "settings.jsonl", json.dumps({"env_steps": env_steps or 0, **dataclasses.asdict(cfg)}))
     save(cfg, run_dir / "config.yaml")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -95,10 +95,12 @@ class DeployedPolicy(nn.Module):
 
 
 def load_policy(
-    cfg: Config, run_dir: Path, spaces: tasks.Spaces, warn: Callable[[str], None] = print
+    cfg: Config, run_dir: Path, spaces: tasks.Spaces, warn: Callable[[str], None] = print, which: str = "newest"
 ) -> tuple[DeployedPolicy, dict[str, Any]]:
-    """The averaged policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
-    found = checkpoint.newest(run_dir, warn)
+    """The averaged policy of a run's newest good checkpoint, or of its best, and the manifest. Raises UserError."""
+    found = checkpoint.best(run_dir, warn) if which == "best" else checkpoint.newest(run_dir, warn)
+    if found is None and which == "best":
+        raise UserError(f"run_dir={run_dir} holds no good policy in best/, where evaluations put one: take the newest")
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
@@ -118,12 +120,12 @@ def load_policy(
     return DeployedPolicy(algorithm, flat.modules[DEPLOYED], normalizer).eval(), manifest
 
 
-def open_run(run_dir: str) -> tuple[Path, Config]:
-    """A run's folder and configuration, its plugins imported. Raises UserError where it is no run."""
+def open_run(run_dir: str, plugins: Sequence[str] = (), trust: bool = False) -> tuple[Path, Config]:
+    """A run's folder and configuration; `plugins` and `trust` as in `config.read`. Raises UserError if it is no run."""
     path = Path(run_dir)
     if not (path / "config.yaml").is_file():
         raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
-    cfg = read(path / "config.yaml")
+    cfg = read(path / "config.yaml", plugins, trust)
     cfg.run_dir = run_dir  # a run may have been moved since
     device = "auto" if cfg.device.startswith("cuda") else cfg.device
     cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
@@ -144,14 +146,16 @@ class TrainedPolicy(NamedTuple):
             return play(self.env, self.act)
 
 
-def load_run(run_dir: str, num_envs: int, seed: int = 0) -> TrainedPolicy:
-    """A run's newest good policy and `num_envs` environments of its task. Raises UserError, TaskError.
+def load_run(
+    run_dir: str, num_envs: int, seed: int = 0, which: str = "newest", plugins: Sequence[str] = (), trust: bool = False
+) -> TrainedPolicy:
+    """A run's newest good policy, or its best, and `num_envs` environments of its task. Raises UserError, TaskError.
 
-    Checkpoints found damaged on the way are reported on stderr.
+    Checkpoints found damaged on the way are reported on stderr. Nothing is written to the run's folder.
     """
-    path, cfg = open_run(run_dir)
+    path, cfg = open_run(run_dir, plugins, trust)
     env = make_env(cfg, num_envs, seed)
-    policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr))
+    policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr), which)
     return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
 
 

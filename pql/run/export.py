@@ -20,6 +20,11 @@ from pql.run.evaluation import DeployedPolicy, TrainedPolicy, one_torch_thread
 
 TOLERANCE = 1e-5  # of an action, whose range is [-1, 1]
 OPSET = 17  # the first with LayerNormalization; the new exporter takes 18 at least
+OLD_OPSETS = (9, 17)  # that torch's older exporter is asked for
+# onnxruntime, the highest opset and the highest IR version that it reads: each was tried on files of either
+READERS = (
+    ("1.6", 13, 7),
+)
 
 
 class Parity(NamedTuple):
@@ -33,7 +38,7 @@ class Parity(NamedTuple):
         return self.largest_difference <= TOLERANCE  # False for NaN
 
 
-def export(trained: TrainedPolicy, out: Path, steps: int = 200) -> Parity:
+def export(trained: TrainedPolicy, out: Path, steps: int = 200, opset: int = 0, ir_version: int = 0) -> Parity:
     """Write `out` and prove it: the file takes its name only where parity holds.
 
     The graph holds the observation normaliser, the policy and its tanh. Its input `obs` is (batch, obs_dim) float32,
@@ -42,9 +47,10 @@ def export(trained: TrainedPolicy, out: Path, steps: int = 200) -> Parity:
 
     Args:
         steps: vector steps of `trained.env` whose observations are compared, besides random ones.
+        opset, ir_version: of the file, for runtimes that read no newer ones; 0: the exporter's own.
 
     Raises:
-        UserError: where a package is missing.
+        UserError: where a package is missing, or an opset can't be had.
     """
     try:
         import onnx
@@ -55,8 +61,11 @@ def export(trained: TrainedPolicy, out: Path, steps: int = 200) -> Parity:
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.part.onnx")
     policy = trained.act.cpu()
     try:
-        _write(policy, trained.env.obs_dim, temporary)
+        _write(policy, trained.env.obs_dim, temporary, opset)
         model = onnx.load(str(temporary))
+        if opset and opset != model.opset_import[0].version:
+            model = _converted(model, opset)
+        model.ir_version = ir_version or model.ir_version
         for name, value in metadata(trained).items():
             entry = model.metadata_props.add()
             entry.key, entry.value = name, value
@@ -68,6 +77,25 @@ def export(trained: TrainedPolicy, out: Path, steps: int = 200) -> Parity:
         return parity
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _converted(model: Any, opset: int) -> Any:
+    import onnx
+
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"opset={opset}: this policy cannot be said in it ({reason}); try a higher one") from error
+
+
+def reader(path: Path) -> tuple[int, int, str]:
+    """A file's opset and IR version, and the oldest onnxruntime that reads both, by name."""
+    import onnx
+
+    model = onnx.load(str(path))
+    opset, ir = max(entry.version for entry in model.opset_import if not entry.domain), model.ir_version
+    return opset, ir, next((version for version, *most in READERS if opset <= most[0] and ir <= most[1]), "a newer one")
 
 
 def metadata(trained: TrainedPolicy) -> dict[str, str]:
@@ -93,8 +121,10 @@ def metadata(trained: TrainedPolicy) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items()}
 
 
-def _write(policy: DeployedPolicy, obs_dim: int, path: Path) -> None:
-    """torch's exporter, quietly: the new one where onnxscript is installed, else the one of torch 2.4."""
+def _write(policy: DeployedPolicy, obs_dim: int, path: Path, opset: int = 0) -> None:
+    """torch's exporter, quietly: the new one where onnxscript is installed, else that of torch 2.4, which can do old
+    opsets too.
+    """
     example = torch.zeros(2, obs_dim)
     try:
         import onnxscript  # noqa: F401
@@ -103,11 +133,14 @@ def _write(policy: DeployedPolicy, obs_dim: int, path: Path) -> None:
     except ImportError:
         new = False
     options: dict[str, Any] = {"input_names": ["obs"], "output_names": ["action"]}
-    if new:
+    if new and not 0 < opset <= OLD_OPSETS[1]:
         batch = torch.export.Dim("batch")
         options.update(dynamo=True, dynamic_shapes={"obs": {0: batch}}, external_data=False, verbose=False)
     else:
-        options.update(opset_version=OPSET, dynamic_axes={"obs": {0: "batch"}, "action": {0: "batch"}})
+        if new:
+            options.update(dynamo=False)
+        axes = {"obs": {0: "batch"}, "action": {0: "batch"}}
+        options.update(opset_version=min(opset, OLD_OPSETS[1]) or OPSET, dynamic_axes=axes)
     said = io.StringIO()
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)

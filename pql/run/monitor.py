@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from pql.algorithms.base import V_LEARNER
+from pql.algorithms.base import P_LEARNER, V_LEARNER
 from pql.config.schema import Config
 from pql.errors import RoleFailed
 from pql.files import write_atomically
@@ -72,6 +72,9 @@ class Monitor:
         self.evaluation: Iterator | None = None
         self.last_return: float | None = None
         self.interrupt = interrupt
+        _, best = (manifest and checkpoint.best(self.run_dir)) or (None, None)
+        known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
+        self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
         self.told_diverged = False
         try:
             self.first_state = env.state_dict()
@@ -279,6 +282,19 @@ class Monitor:
                 "eval_diverged": self.result.diverged,
             }
         )
+        if self.last_return > self.best[0]:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """The evaluated policy beside the newest checkpoints: one that is good may be lost by what it learns later."""
+        self.best = self.last_return, self.evaluated["env_steps"]
+        facts = {"task": self.cfg.task.name, "critic_updates": self.evaluated["critic_updates"]}
+        facts["eval_return"] = self.last_return
+        policy = {P_LEARNER: {"average": self.weights.data}, "actor": {"normalizer": self.normalizer.state}}
+        try:
+            checkpoint.keep_best(self.run_dir, self.evaluated["env_steps"], facts, policy)
+        except OSError as error:
+            self.progress.message(f"warning: the best policy so far could not be written ({error.strerror})")
 
     def conclude(self) -> None:
         """The closing line and the evaluation of the final policy, unless the last tick has written just these."""

@@ -20,6 +20,7 @@ from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
 from pql.run.video import record
+from pql.run.warm_start import start_from
 from pql.runtime import checkpoint, parallel, sync
 
 
@@ -76,6 +77,8 @@ def _train(
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
     parts = prepare(cfg, env.spaces)
+    if cfg.init_from is not None and folder is None:
+        cfg.init_from = str(start_from(cfg.init_from, parts.shared, print))  # config.yaml names the very checkpoint
     if folder is not None:
         restore_counters(parts.shared, folder, manifest)
     monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
@@ -100,6 +103,7 @@ def _train(
         more["random_return"] = float(random.mean()) if len(random) else None
         interval = evaluation.bootstrap_interval(monitor.result.returns)
         more["eval_return_interval"] = interval and list(interval)
+        more["best_return"], more["best_env_steps"] = monitor.best
         if cfg.video:
             more["video"] = record(cfg, run_dir / "video.mp4", warn=monitor.progress.message)
         return monitor.summary("completed", **more)

@@ -19,6 +19,7 @@ def record(
     seed: int = 1,
     width: int = 640,
     height: int = 480,
+    which: str = "newest",
     warn: Callable[[str], None] = print,
 ) -> str | None:
     """Write an MP4 of the newest policy of the run in `cfg.run_dir`, whole or not at all.
@@ -35,7 +36,7 @@ def record(
         import imageio.v2 as imageio
 
         env = make_env(cfg, 1, seed)
-        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.spaces, warn)
+        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.spaces, warn, which)
         policy.to(env.device)
         steps_per_frame = max(1, round(1 / (fps * env.dt)))
         obs = env.reset()

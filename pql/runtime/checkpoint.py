@@ -2,7 +2,8 @@
 
     checkpoints/000002000000/   the number: env steps
         actor.safetensors  v_learner.safetensors  p_learner.safetensors  replay.safetensors
-        manifest.json           counters, sizes and CRC-32 of each file
+        manifest.json           counters, sizes and CRC-32 of each file and of the manifest itself
+    best/                       policy and normaliser alone, of the evaluation that returned most
 
 The folder is made under a temporary name, each file is synced to disk, then the folder is renamed. The newest two
 are kept; where the newest is damaged, `newest` falls back to the one before and says so. A checkpoint of a step that
@@ -30,6 +31,7 @@ MANIFEST = "manifest.json"
 # 2: observations lie side by side in a replay row; 3: groups of parameters; 4: the manifest has a checksum of its own
 FORMAT, READS = 4, (3, 4)
 KEEP = 2
+BEST = "best"
 
 
 class DamagedCheckpoint(Exception):
@@ -75,11 +77,25 @@ def writing(run_dir: Path) -> Iterator[Path]:
 
 def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     """Write the manifest, give the checkpoint its name, drop all but the newest two."""
+    target = _finish(folder, env_steps, facts, folder.with_name(f"{env_steps:012d}"))
+    for old in found(target.parent.parent)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def keep_best(run_dir: Path, env_steps: int, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> Path:
+    """What a policy needs to act, {file: tensors}, as the run's best; the one before it goes."""
+    with writing(run_dir) as folder:
+        for name, values in tensors.items():
+            save_tensors(folder, name, values)
+        return _finish(folder, env_steps, facts, Path(run_dir) / BEST)
+
+
+def _finish(folder: Path, env_steps: int, facts: dict[str, Any], target: Path) -> Path:
     files = {path.name: {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in sorted(folder.iterdir())}
     manifest = {"format": FORMAT, "env_steps": env_steps, **facts, "files": files}
     manifest["crc32"] = _crc32_of(manifest)
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
-    target = folder.with_name(f"{env_steps:012d}")
     aside = target.with_suffix(".old")
     if target.exists():  # the same step again: a run that was resumed and stopped at once
         shutil.rmtree(aside, ignore_errors=True)
@@ -87,8 +103,6 @@ def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     os.rename(folder, target)
     _sync(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in found(target.parent.parent)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -153,6 +167,18 @@ def newest(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, di
             return folder, verify(folder)
         except DamagedCheckpoint as error:
             warn(f"warning: checkpoint {error}; falling back to the one before")
+    return None
+
+
+def best(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict[str, Any]] | None:
+    """The policy whose evaluation returned most, and its manifest; None where a run has none."""
+    folder = Path(run_dir) / BEST
+    for place in (folder, folder.with_suffix(".old")):
+        if place.is_dir():
+            try:
+                return place, verify(place)
+            except DamagedCheckpoint as error:
+                warn(f"warning: checkpoint {error}")
     return None
 
 

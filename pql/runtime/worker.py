@@ -1,7 +1,7 @@
 """A child process: builds its role, loops, answers its parent.
 
-Only the standard library, and what needs no more, is imported at the top: a simulator that must be imported before torch
-can be.
+Only the standard library, and what needs no more, is imported at the top: a simulator may have to be imported before
+torch.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, List
 
-from omegaconf import OmegaConf
+from omegaconf import IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -68,7 +68,7 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         if name not in known:
             raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all")
         try:
-            cfg[name] = OmegaConf.create(value) if value.startswith("[") else value
+            cfg[name] = OmegaConf.create(value) if value.startswith("[") else _whole(cfg._get_node(name), value)
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{name}={value}: {str(error).splitlines()[0]}") from error
     for name in OmegaConf.missing_keys(cfg):
@@ -77,6 +77,14 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         return OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:  # ${...} means a reference here as in every configuration
         raise UserError(str(error).splitlines()[0]) from error
+
+
+def _whole(node: Any, value: str) -> Any:
+    """1e3 as a whole number where one is asked for."""
+    try:
+        return int(float(value)) if isinstance(node, IntegerNode) and float(value).is_integer() else value
+    except ValueError:
+        return value
 
 
 def require(ok: bool, name: str, value: Any, rule: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import tasks
@@ -20,6 +20,7 @@ from pql.errors import UserError, nearest
 from pql.files import write_atomically
 from tasks.simulators.base import BACKENDS
 
+PATHS = ("run_dir", "init_from")
 GROUPS = ("task", "algo", "sim", "preset")
 DEFAULTS = {"task": "Ant", "algo": "pql", "sim": "auto"}  # as cfg/config.yaml has them
 
@@ -138,11 +139,14 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
     parser = OverridesParser.create()
     given = {}
     for text in overrides:
-        name, equals, value = text.lstrip("+").partition("=")
+        name, equals, value = text.rstrip("\r").lstrip("+").partition("=")  # a job script may have Windows' line ends
         if not equals or not name:
             raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
         if not value.strip():
             raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
+        if name in PATHS and value != "null" and value[0] not in "'\"":  # as it stands, whatever its characters
+            given[name] = value
+            continue
         try:
             override = parser.parse_override(f"{name}={value}")
         except HydraException as error:
@@ -265,7 +269,8 @@ def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConf
         preset = "gpu" if device_for(str(given.get("device", "auto")), task, sim).type == "cuda" else "cpu"
     if f"{preset}_{algo}" in choices("preset"):  # an algorithm of other proportions has sizes of its own
         preset = f"{preset}_{algo}"
-    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (*GROUPS, "algo.name")]
+    overrides = [o.rstrip("\r") for o in overrides]
+    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (*GROUPS, *PATHS, "algo.name")]
     rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
     sim = str(given.get("sim", DEFAULTS["sim"]))
     # what a plugin registered has no file
@@ -278,6 +283,7 @@ def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConf
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
     OmegaConf.set_struct(cfg, False)
+    cfg.update({name: given[name] for name in PATHS if name in given})
     return cfg
 
 
@@ -312,11 +318,25 @@ def _typed(cfg: DictConfig) -> Config:
     cfg = cfg.copy()
     cfg.algo = {name: value for name, value in cfg.algo.items() if f"algo.{name}" not in elsewhere}
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+        return OmegaConf.to_object(OmegaConf.merge(schema, _whole(schema, OmegaConf.to_container(cfg, resolve=False))))
     except OmegaConfBaseException as error:
         name = getattr(error, "full_key", None)
         shown = f"{name}={OmegaConf.select(cfg, name)}: " if name else ""
         raise UserError(f"{shown}{_first_line(error)}") from error
+
+
+def _whole(schema: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """1e5 as a whole number where one is asked for: people write it so, and it is read as a float."""
+
+    def of(node: Any, value: Any) -> Any:
+        if isinstance(node, DictConfig) and isinstance(value, dict):
+            return _whole(node, value)
+        if isinstance(node, ListConfig) and isinstance(value, list) and node._metadata.element_type is int:
+            return [int(v) if isinstance(v, float) and v.is_integer() else v for v in value]
+        whole = isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer()
+        return int(value) if whole else value
+
+    return {name: of(schema._get_node(name) if name in schema else None, value) for name, value in values.items()}
 
 
 def _first_line(error: BaseException) -> str:
@@ -342,6 +362,7 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
     if cfg.run_dir is None:
         name = cfg.task.name.replace("/", "-").replace(":", "-")
-        cfg.run_dir = f"runs/{name}_{a.name}_s{cfg.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # two may be started in one second
+        cfg.run_dir = f"runs/{name}_{a.name}_s{cfg.seed}_{now}"
 
 

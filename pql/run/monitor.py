@@ -76,6 +76,7 @@ class Monitor:
         known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
         self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
         self.told_diverged = False
+        self.took: float | None = None  # seconds of the last evaluation
         try:
             self.first_state = env.state_dict()
         except NotImplementedError:
@@ -257,8 +258,11 @@ class Monitor:
         began = time.monotonic()
         while self.evaluation is not None and (even_if_interrupted or not self.interrupted):
             self._advance()
+        took = time.monotonic() - began
+        if not self.in_background:
+            self.took = took
         if self.ended is None:
-            self.set_aside += time.monotonic() - began
+            self.set_aside += took
 
     def _advance(self) -> None:
         result = next(self.evaluation, None)
@@ -303,6 +307,8 @@ class Monitor:
             self.log(keep=True)
         self.finish_evaluation()  # one that began on the way
         if self.evaluated_at != self.counters and not self.interrupted:
+            took = f", about {self.took:.0f} s as the last one took" if self.took else ""
+            self.progress.message(f"evaluating the final policy: {self.cfg.eval_episodes} episodes{took}")
             self.begin_evaluation()
             self.finish_evaluation()
 

@@ -85,6 +85,8 @@ def _train(
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
+    if cfg.compile:
+        monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     try:
         runtime = sync if cfg.runtime == "sync" else parallel
         runtime.run(cfg, monitor, folder)

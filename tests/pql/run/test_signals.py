@@ -12,6 +12,8 @@ import pytest
 
 from pql.run.interrupt import Interrupt
 from pql.runtime import checkpoint
+from pql.signals import SIGNALS
+from tasks.simulators.worker import link
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,6 +28,10 @@ def test_each_ends_a_run_with_a_checkpoint_and_the_exit_code_that_shells_expect(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["reason"], summary["critic_updates"]) == ("interrupted", name, 10)
     assert checkpoint.newest(tmp_path / "run")[1]["critic_updates"] == 10
+
+
+def test_worker_processes_of_simulators_leave_the_same_signals_to_the_run():
+    assert set(link.SIGNALS) == set(SIGNALS)
 
 
 def test_hangup_stays_ignored_under_nohup():

@@ -37,7 +37,11 @@ def load(overrides: list[str]) -> Config:
     given = _parse(overrides)
     saved = _saved_config(given)
     # the tasks, simulators and algorithms that the other words may name
-    import_plugins(_plugins(given) if "plugins" in given or saved is None else list(saved.get("plugins", [])))
+    plugins = _plugins(given) if "plugins" in given or saved is None else list(saved.plugins or ())
+    new = [name for name in map(str, plugins) if "plugins" not in given and not tasks.is_imported(name)]
+    if new:
+        print(f"importing {', '.join(new)}, as {given['run_dir']}/config.yaml says")
+    import_plugins(plugins)
     _check_choices(given)
     if saved is None:
         algo = str(given.get("algo", given.get("algo.name", DEFAULTS["algo"])))

@@ -23,7 +23,7 @@ ROOM = 1 << 20  # bytes that a disk must have free for TensorBoard's thread, whi
 class MetricsWriter:
     """Appends one JSON object per line to metrics.jsonl and the same numbers to TensorBoard (and W&B if asked).
 
-    Where the disk is full, lines are lost and one line says so; with room again it goes on.
+    Where the disk is full, what finds no room is lost and one line says so; with room again it goes on.
 
     Args:
         keep_until: of a run that is resumed: the env steps of its checkpoint. What came after, it repeats.
@@ -62,11 +62,11 @@ class MetricsWriter:
             if error.errno not in FULL:
                 raise
             if not self.lost:
-                self.say(f"warning: {error.strerror}: training goes on, but metrics are lost until there is room")
+                self.say(f"warning: {error.strerror}: training goes on, but until there is room its metrics may be lost")
             self.lost += 1
         else:
             if self.lost:
-                self.say(f"note: there is room again: metrics are written, {self.lost} lines were not")
+                self.say(f"note: there is room again; {self.lost} lines were not written, or not to TensorBoard")
             self.lost = 0
         if self.wandb:
             self.wandb.log(values)

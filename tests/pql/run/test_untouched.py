@@ -181,7 +181,7 @@ def test_lines_that_find_no_room_are_lost_with_one_line_and_go_on_when_there_is(
     writer.write({"env_steps": 32})
     writer.close()
     assert [line["env_steps"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [8, 32]
-    assert len(said) == 2 and "No space left" in said[0] and "2 lines were not" in said[1]
+    assert len(said) == 2 and "No space left" in said[0] and "2 lines were not written" in said[1]
 
 
 def no_room(*_):

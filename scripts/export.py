@@ -36,9 +36,9 @@ def main(argv: list[str]) -> int:
     if not parity.holds:
         print(f"error: the exported policy does not act as the trained one: {out} was not written", file=sys.stderr)
         return 1
-    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, obs (batch, {trained.env.obs_dim}) -> action in [-1, 1]")
     opset, ir_version, oldest = reader(out)
-    print(f"opset {opset}, IR version {ir_version}: read by onnxruntime {oldest} and newer")
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, obs (batch, {trained.env.obs_dim}) -> action in [-1, 1];"
+          f" opset {opset}, IR version {ir_version}: for onnxruntime {oldest} or newer")  # fmt: skip
     return 0
 
 

@@ -62,7 +62,7 @@ class MetricsWriter:
             if error.errno not in FULL:
                 raise
             if not self.lost:
-                self.say(f"warning: {error.strerror}: training goes on, but until there is room its metrics may be lost")
+                self.say(f"warning: {error.strerror}; training goes on, but metrics may be lost until there is room")
             self.lost += 1
         else:
             if self.lost:

@@ -21,13 +21,15 @@ import torch
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS / "emulated_gpu"
 RUNS = "run_on_a_gpu"  # in the names of the tests that take longest
+# A GPU's rounding and its thousands of threads; on the CPU's kernels they would be the CPU's tests once more.
+ITS_OWN = "learned_on_a_gpu or thousands_of_ants"
 PARTS = {
     "itself": ["emulated_gpu/emulation.py"],
-    "learners": ["pql/runtime/test_gpu.py", "-k", f"not {RUNS}"],
+    "learners": ["pql/runtime/test_gpu.py", "-k", f"not ({RUNS} or {ITS_OWN})"],
     "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel"],
     "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync"],
     "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py"],
-    "simulation": ["tasks/simulators/test_mujoco_warp.py"],
+    "simulation": ["tasks/simulators/test_mujoco_warp.py", "-k", f"not ({ITS_OWN})"],
 }
 
 pytestmark = [

@@ -161,7 +161,7 @@ def load_run(
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """On a CPU the simulation has the cores: torch's threads would only fight with it over small batches."""
+    """On a CPU simulation and roles have the cores: torch's threads would fight with them over small batches."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

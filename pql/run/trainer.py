@@ -34,7 +34,7 @@ def train(cfg: Config) -> dict[str, Any]:
         if not longer:
             print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
             return done
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, evaluation.one_torch_thread():
         env = make_env(cfg, cfg.eval_episodes, seed_of(cfg.seed, "evaluation") % 2**31)
         try:
             with owned(run_dir):

@@ -176,28 +176,23 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
             "note: CUDA MPS is not running, so the three processes take turns on the GPU where their kernels could "
             "overlap: nvidia-cuda-mps-control -d starts it (docker/run.sh --mps does)"
         )
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the parent evaluates on the side
-    try:
-        with Team(cfg, shared, resume_from) as team:
-            monitor.save = lambda: team.save(monitor)
-            while not all(int(flag) for flag in shared.ready.values()):
-                team.look_after()
+    with Team(cfg, shared, resume_from) as team:
+        monitor.save = lambda: team.save(monitor)
+        while not all(int(flag) for flag in shared.ready.values()):
+            team.look_after()
+            team.wait(0.02)
+        monitor.start_clock()
+        team.wake_all()
+        while not monitor.finished() and not monitor.interrupted:
+            team.look_after()
+            monitor.tick()
+            if monitor.evaluation is None:
                 team.wait(0.02)
-            monitor.start_clock()
-            team.wake_all()
-            while not monitor.finished() and not monitor.interrupted:
-                team.look_after()
-                monitor.tick()
-                if monitor.evaluation is None:
-                    team.wait(0.02)
-                else:
-                    monitor.evaluate_a_little(0.1)
-            monitor.stop_clock()
-            if monitor.moved:
-                team.save(monitor, last=True)
-    finally:
-        torch.set_num_threads(before)
+            else:
+                monitor.evaluate_a_little(0.1)
+        monitor.stop_clock()
+        if monitor.moved:
+            team.save(monitor, last=True)
 
 
 def _check_shared_memory(cfg: Any, shared: Any) -> None:

@@ -66,7 +66,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError):
         found = None
-    if not isinstance(found, dict) or "status" not in found:
+    if not isinstance(found, dict) or not {"status", "env_steps", "wall_time_s"} <= found.keys():
         print(f"note: {path} cannot be read, so the run counts as unfinished")
         return {}
     return found

@@ -61,7 +61,7 @@ def record(
                 video.append_data(env.render(width, height))
                 if number == min(10, frames - 1):
                     left = (time.monotonic() - began) / number * (frames - number)
-                    warn(f"filming {seconds:g} s of the policy: about {left:.0f} s (video=false leaves it out)")
+                    warn(f"filming {seconds:g} s of the policy: about {left:.0f} s")
         env.close()
         temporary.replace(path)
         return str(path)

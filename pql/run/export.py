@@ -23,7 +23,7 @@ OPSET = 17  # the first with LayerNormalization; the new exporter takes 18 at le
 # onnxruntime's release, the highest opset and the highest IR version that it loads: tried, on small networks of each
 READERS = (
     ("1.6", 13, 7), ("1.8", 14, 7), ("1.9", 15, 8), ("1.12", 17, 8), ("1.14", 18, 8), ("1.15", 19, 9), ("1.17", 20, 9),
-    ("1.18", 21, 10), ("1.21", 22, 10),
+    ("1.18", 21, 10), ("1.21", 22, 10), ("1.23", 23, 11),
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ SMALLER = (
     ("scripts/sweep.py status", "", (0,)),
     ("scripts/sweep.py", "seed=0 algo.utd=0.1,0.2 max_env_steps=640 num_envs=32 algo.batch_size=16 algo.hidden=[8] "
      "eval_interval=128 log_interval=64 eval_episodes=2 launcher.pin=false", (0,)),
+    ("scripts/autopilot.py", "dry_run=true", (0,)),  # tests/scaling/autopilot flies
     ("scripts/fit.py", "", (0, 2)),  # two runs of a few steps reach nothing: a line says so
     ("scripts/plan.py", "", (2,)),  # so there are no laws here; tests/scaling plans with real ones
     ("scripts/bench.py sim", "tasks=[Cartpole] num_envs=[8] seconds=0.1", (0,)),

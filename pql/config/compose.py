@@ -254,7 +254,8 @@ def _task_override(given: dict[str, Any]) -> list[str]:
     if not tasks.brings_tasks(str(given.get("sim", "auto"))) and name not in {*tasks.list(), *tasks.brought()}:
         known = sorted({*choices("task"), *tasks.list(), *tasks.brought()})
         others = "others' need sim=isaacgym, gymnasium or dm_control"
-        raise UserError(f"unknown task '{name}'{nearest(name, known)}; there are: {', '.join(known)}; {others}")
+        hint = nearest(name, known) or f"; there are: {', '.join(known)}"
+        raise UserError(f"unknown task '{name}'{hint}; {others}")
     return ["task=custom", f"task.name={name}"]
 
 

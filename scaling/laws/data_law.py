@@ -20,6 +20,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from scaling.laws.hyperparameters import impute_censored, log_limits, start_censored
+from scaling.laws.uncertainty import mean_known
 
 PRIOR_SD = float(np.log(2) / 1.645)
 ALPHA_BOUNDS = (0.1, 4.0)
@@ -253,8 +254,7 @@ class DataLaw:
         self.log_scale_ = self._scales(self._parameters, self._filled)
         seen = np.stack([self._present[self._task == t].any(axis=0) for t in range(len(self.tasks_))])  # (tasks, K)
         self.log_scale_ = np.where(seen[None], self.log_scale_, np.nan)
-        with np.errstate(invalid="ignore"):
-            typical = np.exp(np.nanmean(self.log_scale_, axis=1))
+        typical = np.exp(mean_known(self.log_scale_, axis=1))
         self.d_min_ = typical * (1 - self.share_)
         self.beta_ = (typical * self.share_) ** (1 / self.alpha_[:, None]) * self.sigma_ref_
         self.determined_ = self._determined()
@@ -293,7 +293,7 @@ class DataLaw:
         alpha, logit = self._parameters
         value = _shape(log_ratio[None], alpha[:, None], logit[:, [level]])[0]
         scales = self.log_scale_[:, :, level]
-        scale = np.nanmean(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
+        scale = mean_known(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
         return np.exp(value + scale[:, None])
 
     def predict(self, table: pd.DataFrame) -> np.ndarray:

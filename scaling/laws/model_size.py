@@ -14,6 +14,7 @@ import pandas as pd
 
 from scaling.laws.data_law import ALPHA_BOUNDS
 from scaling.laws.hyperparameters import impute_censored, log_limits, start_censored
+from scaling.laws.uncertainty import mean_known
 
 _STARTS = np.array(list(itertools.product(np.log([0.4, 0.8, 1.6]), np.log([0.4, 0.8, 1.6]), [-2.0, 0.0, 2.0],
                                           [-2.0, 0.0, 2.0])))  # fmt: skip
@@ -141,7 +142,7 @@ class ModelSizeLaw:
         total = 1 + raw.sum(axis=2)
         self.alpha_, self.beta_exponent_ = np.exp(self._theta[:, :, 0]), np.exp(self._theta[:, :, 1])
         self.shares_ = np.stack([1 / total, raw[:, :, 0] / total, raw[:, :, 1] / total], axis=2)
-        typical = np.exp(np.nanmean(self.log_scale_, axis=1))
+        typical = np.exp(mean_known(self.log_scale_, axis=1))
         self.d_min_ = typical * self.shares_[:, :, 0]
         self.a_ = (typical * self.shares_[:, :, 1]) ** (1 / self.alpha_) * self.sigma_ref_
         self.b_ = (typical * self.shares_[:, :, 2]) ** (1 / self.beta_exponent_) * self.size_ref_
@@ -177,7 +178,7 @@ class ModelSizeLaw:
         v = np.zeros_like(u) if model_size is None else np.full_like(u, np.log(model_size / self.size_ref_))
         shape = _terms(self._theta[:, level], u, v)[0]
         scales = self.log_scale_[:, :, level]
-        scale = np.nanmean(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
+        scale = mean_known(scales, axis=1) if task is None else scales[:, self.tasks_.index(task)]
         return np.exp(shape + scale[:, None])
 
     def predict(self, table: pd.DataFrame) -> np.ndarray:

@@ -51,6 +51,12 @@ def estimate(name: str, samples: np.ndarray) -> dict[str, Any]:
     return {name: point if np.isfinite(point) else None, f"{name}_interval": bounds}
 
 
+def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is not nan; nan, without a warning, where nothing is."""
+    count = (~np.isnan(values)).sum(axis=axis)
+    return np.where(count > 0, np.nansum(values, axis=axis) / np.maximum(count, 1), np.nan)
+
+
 def seed_variance(log_steps: np.ndarray) -> np.ndarray:
     """Variance over the resampled rows of (R, ...) ln D, censored rows left out; 0 where nothing was resampled."""
     if len(log_steps) < 3:

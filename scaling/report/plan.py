@@ -300,8 +300,8 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
     return out
 
 
-def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
-    """The words of a ready scripts/train.py command line, quoted for a shell: names in a fit may be anybody's.
+def overrides(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
+    """The `key=value` words of a training as recommended.
 
     settings: as in laws.json, how the runs behind the laws were made.
     """
@@ -313,8 +313,12 @@ def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
     if np.isfinite(plan.learning_rate[0]):
         words += [f"{key}={plan.learning_rate[0]:.3g}" for key in ["algo.critic_lr", *(tied or [])]]
     words.append(f"max_env_steps={round(plan.env_steps[0])}")
-    words += [f"{key}={to_override(value)}" for key, value in (fixed or {}).items()]
-    return ["python scripts/train.py", *map(shlex.quote, words)]
+    return words + [f"{key}={to_override(value)}" for key, value in (fixed or {}).items()]
+
+
+def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
+    """The words of a ready scripts/train.py command line, quoted for a shell: names in a fit may be anybody's."""
+    return ["python scripts/train.py", *map(shlex.quote, overrides(plan, settings))]
 
 
 def with_interval(samples: np.ndarray, form: str = ".3g") -> str:

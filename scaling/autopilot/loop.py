@@ -1,0 +1,283 @@
+"""Pilots, a law, more pilots where it is vague, and then the one run that the law calls cheapest.
+
+All of its state lies in files that other scripts read too: each round of pilots is a sweep file, all pilots are one
+sweep, each fit is a folder of laws, the run is a sweep of its own. So what was killed goes on by deciding again: a
+round whose file exists was decided, a run that is done is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from scaling.autopilot import outcome, rounds
+from scaling.autopilot.options import Options, claim, split
+from scaling.cli import usage
+from scaling.curves.read import read_curves
+from scaling.curves.table import CELL
+from scaling.curves.thresholds import end_levels
+from scaling.errors import InputError, words_of
+from scaling.laws.uncertainty import interval
+from scaling.report import fit as fitting
+from scaling.report import plan as planning
+from scaling.report.html import write_report
+from scaling.sweep import cli as sweeping
+from scaling.sweep.plan_file import Resolver, load_group, load_plan, make_request, write_json
+
+LEVELS = 5
+SURE = 1.1  # the run may take this much more than the steps that 95 % of runs need
+
+
+class Stopped(Exception):
+    """The loop ends before its run, with a reason that a user can act on."""
+
+
+class Interrupted(Exception):
+    """A signal has stopped the runs; starting again goes on."""
+
+    def __init__(self, code: int):
+        self.code = code
+
+
+class Autopilot:
+    """One loop in one folder.
+
+    Args:
+        training: `key=value` words of all runs.
+        sweep: words for scripts/sweep.py: launcher, trainer.
+        resolve: the trainer's own configuration of some words, flat; None for another trainer.
+    """
+
+    def __init__(self, options: Options, training: Sequence[str], sweep: Sequence[str], resolve: Resolver | None):
+        self.options, self.training, self.sweep, self.resolve = options, list(training), list(sweep), resolve
+        self.out = Path(options.out)
+        self.pilot = self.out / "pilot"
+
+    def say(self, text: str) -> None:
+        """A line of the log, once: what is decided again after a kill is in it already."""
+        path = self.out / "log.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        if not any(line.partition("  ")[2] == text for line in lines):
+            with path.open("a") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+        print(text, flush=True)
+
+    # ---- pilots
+
+    def fly(self) -> int:
+        """The whole loop; 0: the run reached the target, 1: it did not, or there was none."""
+        try:
+            plan, laws = self.pilots()
+            return self.conclude(plan, laws)
+        except Stopped as why:
+            self.say(f"stopped: {why}")
+            return 1
+
+    def pilots(self) -> tuple[planning.Plan, Path]:
+        """Rounds of pilots until the law is sharp enough or their share is spent; the plan, the folder of its laws."""
+        unit, limit = self.options.unit, self.options.share * self.options.amount
+        fixed, decided = self.first()
+        for number in range(1, self.options.rounds + 1):
+            path = self.pilot / f"round-{number}.yaml"
+            if not path.exists():
+                decided.write(path, fixed)
+                self.say(f"round {number}: {decided.why}: {len(decided.points) * len(decided.seeds)} runs")
+            self.run_sweep(self.pilot, path, extend=True)
+            spent = rounds.spent(self.pilot, unit)
+            laws = self.out / "laws" / f"round-{number}"
+            self.say(f"round {number}: pilots have taken {spent:.4g} of {limit:.4g} {unit}; laws in {laws}")
+            fixed.pop("max_time", None)
+            cells, left = load_plan(self.pilot).cells, limit - spent
+            ratios, plan, planner, trouble = self.learn(laws)
+            if plan is None:
+                decided = rounds.longer(cells, self.pilot, ratios, self.options, left)
+                if decided is None:
+                    raise Stopped(f"{trouble}, and longer pilots would take more than their share: raise budget= or"
+                                  " share=, or lower target=")  # fmt: skip
+                continue
+            span = rounds.width(plan)
+            if span <= self.options.precision:
+                self.say(f"the steps to {self.options.target:g} are known to a factor of {span:.2f}: pilots are done")
+                return plan, laws
+            decided = rounds.narrowing(plan, planner, cells, self.options, left)
+            if decided is None:
+                break
+        if plan is None:
+            raise Stopped(f"{trouble} after {self.options.rounds} rounds: raise rounds=, or lower target=")
+        if plan.undetermined:
+            raise Stopped("the pilots do not tell the steps within a factor of ten: raise budget= or share=")
+        self.say(f"pilots end with the steps known to a factor of {span:.2f}")
+        return plan, laws
+
+    def first(self) -> tuple[dict[str, Any], rounds.Round]:
+        """What all pilots have in common, and the first of them."""
+        request = make_request({}, [*self.training, "max_env_steps=1"])
+        common = {key: value for key, value in request.fixed.items() if key != rounds.STEPS}
+        if self.options.sweep is not None:
+            return common, _Copied(load_group("sweep", self.options.sweep), self.training, self.options.sweep)
+        defaults: Mapping[str, Any] = {}
+        if self.resolve is not None:
+            defaults = self.resolve(self.training)
+        elif self.options.utd is None or self.options.unit != "steps":
+            raise InputError("another trainer's defaults are not known: give utd=<ratios> and a budget in steps")
+        decided, own = rounds.first_round(self.options, defaults)
+        return {**own, **common}, decided
+
+    def run_sweep(self, out: Path, path: Path, extend: bool = False) -> None:
+        """Run what is missing of a sweep file's cells. Raises Interrupted."""
+        words = [f"sweep={path}", f"out={out}", *(["extend=true"] if extend else []), *self.sweep]
+        self.say(f"scripts/sweep.py {shlex.join(words)}")
+        code = sweeping.run(words, self.resolve)
+        if code >= 128:
+            raise Interrupted(code)
+        if code:
+            self.say(f"some runs of {out} failed; what there is decides (scripts/sweep.py status out={out})")
+
+    # ---- laws
+
+    def learn(self, out: Path) -> tuple[set[float], planning.Plan | None, planning.Planner | None, str]:
+        """(ratios that reached the target, the plan and its planner or None, why there is none)."""
+        target = self.options.target
+        table = read_curves(self.pilot).table
+        low = float(end_levels(table, CELL)["lowest"].min())
+        if low >= target:
+            raise InputError(f"target={target:g}: runs return {low:.4g} at their start already; give a higher one")
+        levels = low + (target - low) * np.linspace(0.5, 1.0, LEVELS)
+        try:
+            result = fitting.fit(fitting.Options(str(self.pilot), out=str(out), thresholds=list(levels),
+                                                 published=False, samples=500))  # fmt: skip
+        except InputError as error:
+            return set(), None, None, str(error)
+        write_report(result, out)
+        crossings = result.crossings
+        at = np.flatnonzero(np.isclose(crossings.thresholds_, target))
+        got = np.isfinite(crossings.steps_[0][:, at]).any(axis=1)
+        ratios = set(crossings.cells_["utd"].to_numpy(dtype=float)[got].tolist())
+        if len(ratios) < rounds.LEAST_RATIOS or result.law is None:
+            return ratios, None, None, f"{len(ratios)} ratios reach {target:g}, and a law needs {rounds.LEAST_RATIOS}"
+        try:
+            plan, _, planner = planning.make_plan(
+                planning.Options(laws=str(out), target=target, seeds=self.options.seeds)
+            )
+        except InputError as error:
+            raise Stopped(str(error)) from None
+        return ratios, plan, planner, ""
+
+    # ---- the run
+
+    def conclude(self, plan: planning.Plan, laws: Path) -> int:
+        """Train at the recommended settings, compare with what was predicted."""
+        saved = planning.SavedLaws(laws)
+        variance = float(np.median(saved.arrays["variance"])) * float(saved.arrays.get("seeds", 1.0))
+        steps = outcome.of_one_run(plan, variance, np.random.default_rng(0))
+        words = dict(word.split("=", 1) for word in planning.overrides(plan, saved.json.get("settings")))
+        low, high = interval(steps)
+        words.pop("max_time", None)
+        words["seed"] = str(1 + max(int(cell.overrides["seed"]) for cell in load_plan(self.pilot).cells))
+        words["max_env_steps"] = str(int(SURE * high))
+        words["eval_interval"] = str(max(1, int(steps[0] / 25)))
+        left = self.options.amount - rounds.spent(self.pilot, self.options.unit)
+        if self.options.unit == "seconds":
+            words["max_time"] = f"{left:.6g}"
+        elif float(words["max_env_steps"]) > left:
+            words["max_env_steps"] = str(int(left))
+        self.say(f"the run: ratio {plan.utd[0]:.4g}, batch size {plan.batch_size[0]:.4g}, learning rate"
+                 f" {plan.learning_rate[0]:.3g}: {steps[0]:.3g} steps to {self.options.target:g}, 90 % of runs within"
+                 f" [{low:.3g}, {high:.3g}]")  # fmt: skip
+        if left <= (steps[0] if self.options.unit == "steps" else plan.seconds[0]):
+            self.say(f"the {left:.4g} {self.options.unit} left of the budget are less than it needs: it goes that far")
+        runs = {"the run": self.train("run", words)}
+        if self.options.defaults:
+            chosen = {"algo.utd", "algo.batch_size", "algo.critic_lr",
+                      *saved.json.get("settings", {}).get("learning_rate_keys", [])}  # fmt: skip
+            given = {word.partition("=")[0] for word in self.training}
+            plain = {key: value for key, value in words.items() if key in given or key not in chosen}
+            plain["max_env_steps"] = str(2 * int(SURE * high))
+            runs["defaults"] = self.train("defaults", plain)
+        report = {
+            "target": self.options.target, "budget": self.options.amount, "unit": self.options.unit,
+            "utd": float(plan.utd[0]), "batch_size": float(plan.batch_size[0]),
+            "learning_rate": float(plan.learning_rate[0]), "predicted": outcome.predicted(plan, steps),
+            "runs": {name: dataclasses.asdict(found) for name, found in runs.items()},
+            "spent": {"pilots": rounds.spent(self.pilot, self.options.unit),
+                      **{name: rounds.spent(self.out / name, self.options.unit)
+                         for name in ("run", "defaults") if (self.out / name).exists()}},
+        }  # fmt: skip
+        write_json(self.out / "report.json", report)
+        found = runs["the run"]
+        self.say(f"the run reached {self.options.target:g} after {found.env_steps:.4g} steps"
+                 if found.env_steps is not None else
+                 f"the run did not reach {self.options.target:g}; its best evaluation returned {found.best:.4g}")
+        print(f"\n{outcome.show(report)}\n\n{self.out / 'report.json'}\n{laws / 'report.html'}")
+        return 0 if found.env_steps is not None else 1
+
+    def train(self, name: str, words: Mapping[str, str]) -> outcome.Reached:
+        """One run, as a sweep of one cell: launched, resumed and requeued as any."""
+        path, out = self.out / f"{name}.yaml", self.out / name
+        if not path.exists():
+            request = make_request({}, [f"{key}={value}" for key, value in words.items()])
+            write_json(path, {"axes": {}, "fixed": request.fixed})
+        self.run_sweep(out, path)
+        return outcome.reached(out / load_plan(out).cells[0].run_dir, self.options.target)
+
+
+class _Copied:
+    """The first round from a sweep file of the user's."""
+
+    def __init__(self, content: Mapping[str, Any], training: Sequence[str], name: str):
+        request = make_request(content, training, name)
+        self.content = {"axes": {",".join(keys): values for keys, values in request.axes.items()},
+                        "fixed": request.fixed, "assume": request.assume}  # fmt: skip
+        count = int(np.prod([len(values) for values in request.axes.values()]))
+        self.why, self.points, self.seeds = f"as sweep={name} says", [None] * count, [None]
+
+    def write(self, path: Path, fixed: Mapping[str, Any]) -> None:
+        write_json(path, self.content)
+
+
+def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
+    """scripts/autopilot.py: 0, 1 (see `Autopilot.fly`), 2 for a user's mistake in one line, 128 + a signal's number."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage(Options, "scripts/autopilot.py", __doc__.splitlines()[0]))
+        return 0
+    try:
+        options, training, sweep = split(argv)
+        foreign = any(word.startswith("trainer=") for word in sweep)
+        autopilot = Autopilot(options, training, sweep, None if foreign else resolve)
+        if options.dry_run:
+            return _dry_run(autopilot)
+        autopilot.first()  # refuses bad words before anything is written
+        claim(options, [*training, *sweep])
+        autopilot.pilot.mkdir(exist_ok=True)
+        return autopilot.fly()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {words_of(error)}", file=sys.stderr)
+        return 2
+    except Interrupted as error:
+        print("start the same command again to go on")
+        return error.code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _dry_run(autopilot: Autopilot) -> int:
+    _, decided = autopilot.first()
+    options = autopilot.options
+    print(f"round 1: {decided.why}: {len(decided.points) * len(decided.seeds)} runs, for half of the pilots' share")
+    print(f"then up to {options.rounds - 1} rounds more, until the steps to {options.target:g} are known to a factor of"
+          f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")
+    print("then one run at the cheapest ratio, with what is left")
+    for point in decided.points:
+        if point is not None:
+            print("  " + " ".join(f"{key}={value:.6g}" for key, value in point.items()))
+    return 0

@@ -1,0 +1,116 @@
+"""The loop on a trainer whose law is known: what it decides, predicts, spends, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaling.autopilot import loop
+
+LEARNER = f"trainer={sys.executable} {Path(__file__).with_name('learner.py')}"
+COMMON = ["target=80", "utd=0.25,0.5,1,2", LEARNER, "launcher.workers=2", "launcher.pin=false", "launcher.gpus=0"]
+
+
+@pytest.fixture
+def fly(tmp_path):
+    """`fly(*words)`: the exit code of an autopilot in `tmp_path/pilot1`."""
+    return lambda *words: loop.main([*COMMON, f"out={tmp_path / 'loop'}", *words])
+
+
+def started(tmp_path):
+    return (tmp_path / "loop" / "started").read_text().splitlines()
+
+
+def truth(utd):
+    return 20000 * (1 + utd**-0.8)
+
+
+def test_it_reaches_the_target_as_predicted_within_budget_at_the_cheapest_ratio_and_once(fly, tmp_path, capsys):
+    assert fly("budget=6e6steps", "defaults=true") == 0
+    report = json.loads((tmp_path / "loop/report.json").read_text())
+    steps, run = report["predicted"]["env_steps"], report["runs"]["the run"]
+    assert steps["value"] == pytest.approx(truth(report["utd"]), rel=0.1)
+    low, high = steps["interval"]
+    assert low < run["env_steps"] < high and high < 1.6 * low
+    assert run["updates"] == pytest.approx(report["utd"] * run["env_steps"], rel=0.01)
+    assert run["seconds"] == pytest.approx(run["env_steps"] * (1e-3 + report["utd"] * 5e-4), rel=0.01)
+    assert report["predicted"]["seconds"]["value"] == pytest.approx(run["seconds"], rel=0.25)
+    grid = np.geomspace(0.25, 2, 100)
+    cost = truth(grid) * (1e-3 + grid * 5e-4)
+    at = np.interp(report["utd"], grid, cost)
+    assert at < 1.05 * cost.min()
+    assert report["spent"]["pilots"] <= 3e6 and report["spent"]["pilots"] + report["spent"]["run"] <= 6e6
+    assert report["runs"]["defaults"]["env_steps"] == pytest.approx(truth(1.0), rel=0.2)
+    shown = capsys.readouterr().out
+    rows = shown[shown.rindex("  to the target") :].splitlines()[:7]
+    assert max(map(len, rows)) <= 80 and "not reached" not in " ".join(rows), rows
+    # started again it runs nothing twice and says nothing twice
+    files = [tmp_path / "loop" / name for name in ("report.json", "log.txt", "started")]
+    before = [path.read_text() for path in files]
+    assert fly("budget=6e6steps", "defaults=true") == 0
+    assert [path.read_text() for path in files] == before
+
+
+def test_runs_that_do_not_get_there_are_followed_by_longer_ones(fly, tmp_path):
+    assert fly("budget=2e6steps") == 0  # 62500 steps each; a ratio of a quarter needs 81000
+    log = (tmp_path / "loop/log.txt").read_text()
+    assert "have not reached the target: longer runs" in log or "known to a factor" in log
+    assert json.loads((tmp_path / "loop/report.json").read_text())["runs"]["the run"]["env_steps"]
+
+
+def test_what_cannot_be_reached_is_said_and_other_folders_are_left_alone(fly, tmp_path, capsys):
+    assert fly("budget=3e5steps") == 1  # 9375 steps each
+    shown = capsys.readouterr().out
+    assert "stopped: " in shown and "raise budget=" in shown
+    assert not (tmp_path / "loop/run").exists()
+    # a folder of another loop, or of something else, is left alone
+    assert fly("budget=4e5steps") == 2
+    assert "was begun with budget=3e5steps" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    assert fly("budget=3e5steps", f"out={tmp_path / 'other'}") == 2
+
+
+def test_killed_anywhere_it_ends_as_if_it_had_not_been(fly, tmp_path):
+    script = Path(__file__).parents[3] / "scripts" / "autopilot.py"
+    words = [sys.executable, str(script), *COMMON, f"out={tmp_path / 'loop'}", "budget=6e6steps"]
+    killed = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    for line in killed.stdout:
+        if line.startswith("round 1: pilots have taken"):
+            break
+    killed.kill()
+    killed.communicate()
+    assert fly("budget=6e6steps") == 0
+    again = json.loads((tmp_path / "loop/report.json").read_text())
+    assert len(started(tmp_path)) == len(set(started(tmp_path)))
+    assert again["runs"]["the run"]["env_steps"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["budget=1e6steps", "share=1"], "give a part of 1"),
+        (["budget=1e15flops"], "give seconds of training"),
+        (["budget=1e6steps", "seed=1"], "the autopilot chooses that"),
+        (["budget=1e6steps", "algo.batch_size=1,2"], "give algo.batch_size one value"),
+        (["budget=1e6steps", "utd=1,2"], "three positive ratios"),
+        (["budget=1e6steps", "seeds=1"], "two or more"),
+        (["budget=1e6steps", "sed=1", "rounnds=2"], "did you mean 'rounds'"),
+        (["budget=20m"], "give utd=<ratios> and a budget in steps"),
+    ],
+)
+def test_bad_words_are_one_line(fly, tmp_path, capsys, words, said):
+    assert fly(*words) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not (tmp_path / "loop").exists()
+
+
+def test_dry_run_writes_nothing(fly, tmp_path, capsys):
+    assert fly("budget=6e6steps", "dry_run=true") == 0
+    assert "8 runs" in capsys.readouterr().out and not (tmp_path / "loop").exists()

@@ -149,7 +149,7 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
         if not value.strip():
             raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
         if name in PATHS and value != "null" and value[0] not in "'\"":  # as it stands, whatever its characters
-            given[name] = value
+            given[name] = value.strip()
             continue
         try:
             override = parser.parse_override(f"{name}={value}")

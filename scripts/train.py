@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from pql import config
 from pql.errors import RoleFailed, user_errors
+from pql.signals import end_at_once, exit_code
 
 
 def main(argv: list[str]) -> int:
     with user_errors():
+        from pql import config
+
         if "--help" in argv or "-h" in argv:
             print(config.overrides_help([word for word in argv if "=" in word]))
             return 0
@@ -25,16 +27,19 @@ def main(argv: list[str]) -> int:
             print(f"error: stopped at once; continue from the last checkpoint with resume=true run_dir={cfg.run_dir}",
                   file=sys.stderr)  # fmt: skip
             return 130
-    if summary["status"] == "completed":
-        print_summary(cfg.run_dir, summary)
+    if summary["status"] == "interrupted":
+        return exit_code(summary["reason"])
+    print_summary(cfg.run_dir, summary)
     return 0
 
 
 def print_summary(run_dir: str, s: dict) -> None:
-    low, high = s.get("eval_return_interval", (float("nan"),) * 2)
+    from pql.run.evaluation import interval_text
+
+    random = "diverges" if s["random_return"] is None else f"{s['random_return']:.1f}"
     print(
-        f"\n{s['task']}: return {s['eval_return']:.1f} (95 % interval {low:.1f} to {high:.1f}),"
-        f" a random policy's {s['random_return']:.1f}\n"
+        f"\n{s['task']}: return {s['eval_return']:.1f} ({interval_text(s['eval_return_interval'])}),"
+        f" a random policy's {random}\n"
         f"{s['env_steps']} env steps, {s['critic_updates']} critic updates (utd {s['utd']:.4g},"
         f" asked {s['utd_requested']:.4g}) in {s['wall_time_s']:.0f} s\n"
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"
@@ -43,4 +48,5 @@ def print_summary(run_dir: str, s: dict) -> None:
 
 
 if __name__ == "__main__":
+    end_at_once()
     sys.exit(main(sys.argv[1:]))

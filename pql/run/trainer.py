@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pql.algorithms.base import P_LEARNER
-from pql.config import Config, make_env, save
-from pql.errors import UserError
+from pql.config import Config, make_env
+from pql.errors import RoleFailed, UserError
+from pql.files import FULL
 from pql.memory.shared import Shared
 from pql.roles.build import prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
-from pql.run.directory import note_settings, owned
+from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
 from pql.run.video import record
+from pql.run.warm_start import start_from
 from pql.runtime import checkpoint, parallel, sync
 
 
 def train(cfg: Config) -> dict[str, Any]:
     """Train as configured; returns the summary. Raises UserError, or RoleFailed if a process died."""
     run_dir = Path(cfg.run_dir)
-    summary_path = run_dir / "summary.json"
-    done = json.loads(summary_path.read_text()) if cfg.resume and summary_path.exists() else {}
+    done = read_summary(run_dir) if cfg.resume else {}
     completed = done.get("status") == "completed"
     if completed:
         longer = cfg.max_env_steps > done["env_steps"] and (cfg.max_time or math.inf) > done["wall_time_s"]
@@ -56,7 +56,19 @@ def _checkpoint(cfg: Config, run_dir: Path, completed: bool) -> tuple[Path | Non
         )
     if newest is None and completed:
         raise UserError(f"run_dir={run_dir} is complete and its checkpoints are gone, so it cannot be continued")
+    if newest is not None:
+        _demand_ours(cfg, *newest)
     return newest or (None, None)
+
+
+def _demand_ours(cfg: Config, folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises UserError where a checkpoint is not one of this configuration's task and environments."""
+    steps = manifest["vector_steps"] * cfg.num_envs
+    if manifest["task"] != cfg.task.name or manifest["env_steps"] != steps:
+        raise UserError(
+            f"{folder} is not of this run: it holds {manifest['env_steps']} env steps of {manifest['task']}, where "
+            f"config.yaml says {cfg.task.name} and num_envs={cfg.num_envs}, which makes {steps}: name another folder"
+        )
 
 
 def _train(
@@ -65,42 +77,51 @@ def _train(
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
     parts = prepare(cfg, env.spaces)
-    save(cfg, run_dir / "config.yaml")
-    note_settings(run_dir, cfg, 0 if manifest is None else manifest["env_steps"])
-    if manifest is None:  # what a start that reached no checkpoint has left
-        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
+    if cfg.init_from is not None and folder is None:
+        cfg.init_from = str(start_from(cfg.init_from, parts.shared, print))  # config.yaml names the very checkpoint
     if folder is not None:
         restore_counters(parts.shared, folder, manifest)
     monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
+    if cfg.compile:
+        monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     try:
         runtime = sync if cfg.runtime == "sync" else parallel
         runtime.run(cfg, monitor, folder)
         if not monitor.interrupted:
             monitor.conclude()
+        if monitor.interrupted and not monitor.moved and monitor.writer is None:
+            monitor.progress.message(f"stopped by {monitor.interrupted} before the first step: nothing was changed")
+            return {"status": "interrupted", "reason": monitor.interrupted}
         if monitor.interrupted:
             monitor.progress.message(
                 f"stopped by {monitor.interrupted} with a checkpoint; continue with resume=true run_dir={run_dir}"
             )
             return monitor.summary("interrupted", reason=monitor.interrupted)
         more = {"eval_return": monitor.last_return}
-        random = evaluation.play(env, evaluation.random_policy(env, cfg.seed))
-        more["random_return"] = float(random.returns.mean())
-        low, high = evaluation.bootstrap_interval(monitor.result.returns)
-        more["eval_return_interval"] = [low, high]
+        random = evaluation.play(env, evaluation.random_policy(env, cfg.seed)).returns
+        more["random_return"] = float(random.mean()) if len(random) else None
+        interval = evaluation.bootstrap_interval(monitor.result.returns)
+        more["eval_return_interval"] = interval and list(interval)
+        more["best_return"], more["best_env_steps"] = monitor.best
         if cfg.video:
             more["video"] = record(cfg, run_dir / "video.mp4", warn=monitor.progress.message)
         return monitor.summary("completed", **more)
     except (KeyboardInterrupt, Exception) as error:
-        if not isinstance(error, UserError):
-            monitor.summary("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        if monitor.writer is not None:  # nothing was touched before
+            with suppress(OSError):  # the first error is the one to tell
+                monitor.summary("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise RoleFailed(
+                f"{error.filename or run_dir}: {error.strerror}; the newest good checkpoint stays: make room, then go "
+                f"on with resume=true run_dir={run_dir}"
+            ) from error
         raise
     finally:
-        monitor.writer.close()
+        if monitor.writer is not None:
+            monitor.writer.close()
 
 
 def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

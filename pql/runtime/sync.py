@@ -37,10 +37,10 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     actor, v_learner, p_learner = roles
 
     def save() -> None:
-        folder = checkpoint.begin(monitor.run_dir)
-        for role in roles:
-            checkpoint.save_tensors(folder, role.role, role.state_dict())
-        monitor.save_shared(folder)
+        with checkpoint.writing(monitor.run_dir) as folder:
+            for role in roles:
+                checkpoint.save_tensors(folder, role.role, role.state_dict())
+            monitor.save_shared(folder)
 
     if resume_from is not None:
         for role in roles:
@@ -58,6 +58,8 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
                 if monitor.finished():
                     break
                 actor.step()
-        save()
+        monitor.stop_clock()
+        if monitor.moved:
+            save()
     finally:
         actor.env.close()

@@ -148,7 +148,7 @@ def _parse(overrides: list[str]) -> dict[str, Any]:
             raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
         if not value.strip():
             raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
-        if name in PATHS and value != "null" and value[0] not in "'\"":  # as it stands, whatever its characters
+        if name in PATHS and value != "null" and value[0] not in "'\"[{":  # as it stands, whatever its characters
             given[name] = value.strip()
             continue
         try:

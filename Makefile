@@ -18,6 +18,7 @@ install: .venv/.installed
 .venv/.installed: setup.py docker/constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or newer; install it or set PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing what docker/constraints.txt pins into .venv: a minute or two, longer where torch is to be downloaded"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c docker/constraints.txt -e ".[dev]"
 	@touch $@
 

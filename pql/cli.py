@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
-from omegaconf import OmegaConf
+from omegaconf import IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pql.errors import UserError, nearest
+from pql.keys import key
 
 REQUIRED = "???"  # the default of a key that must be given
+
+
+@dataclass
+class OfRun:
+    """The keys of every script that looks at a run."""
+
+    run_dir: str = key(REQUIRED, "the run: the folder that training wrote")
+    checkpoint: str = key("newest", "newest; best: the one whose evaluation while it trained returned most")
+    plugins: List[str] = key([], "Python files or modules to import in place of those that the run names")
+    trust: bool = key(False, "import the plugins that the run's config.yaml names, which runs their code")
+
+    def check(self) -> None:
+        require(self.checkpoint in ("newest", "best"), "checkpoint", self.checkpoint, "newest or best")
+
+    def load(self, num_envs: int, seed: int = 0) -> Any:
+        """The run's policy, with environments. Raises UserError, TaskError."""
+        from pql.run import evaluation
+
+        return evaluation.load_run(self.run_dir, num_envs, seed, self.checkpoint, self.plugins, self.trust)
+
+    def beside(self, name: str) -> Path:
+        """Where a file that belongs to the run goes: into its folder or, where nobody may write there, here."""
+        path = Path(self.run_dir)
+        return path / name if os.access(path, os.W_OK) else Path(f"{path.resolve().name}-{name}")
 
 
 def parse(argv: list[str], schema: type, usage: str) -> Any:
@@ -42,7 +68,7 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         if name not in known:
             raise UserError(f"unknown key '{name}'{nearest(name, known)}; --help lists them all")
         try:
-            cfg[name] = OmegaConf.create(value) if value.startswith("[") else value
+            cfg[name] = OmegaConf.create(value) if value.startswith("[") else _whole(cfg._get_node(name), value)
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{name}={value}: {str(error).splitlines()[0]}") from error
     for name in OmegaConf.missing_keys(cfg):
@@ -51,6 +77,14 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         return OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:  # ${...} means a reference here as in every configuration
         raise UserError(str(error).splitlines()[0]) from error
+
+
+def _whole(node: Any, value: str) -> Any:
+    """1e3 as a whole number where one is asked for."""
+    try:
+        return int(float(value)) if isinstance(node, IntegerNode) and float(value).is_integer() else value
+    except ValueError:
+        return value
 
 
 def require(ok: bool, name: str, value: Any, rule: str) -> None:

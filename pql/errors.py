@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Iterable, Iterator
+
+from pql.files import FULL
 
 
 class UserError(Exception):
@@ -36,6 +39,14 @@ def user_errors() -> Iterator[None]:
     except OutOfMemoryError as error:
         print(f"error: the GPU's memory is too small ({str(error).partition('. GPU')[0]}): try a smaller num_envs,"
               " algo.replay_size or algo.batch_size", file=sys.stderr)  # fmt: skip
+    except KeyboardInterrupt:
+        print("error: stopped", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:  # of the disk and of names; others are bugs
+        if error.errno not in (*FULL, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
+        sys.exit(1 if error.errno in FULL else 2)  # which passes, and is worth another try
     else:
         return
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""How good is a run's newest policy? `scripts/evaluate.py run_dir=runs/ant episodes=100`; --help lists all keys."""
+"""How good is a run's policy? `scripts/evaluate.py run_dir=runs/ant episodes=100`; --help lists all keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pql.errors import user_errors
 
 
 @dataclass
-class Options:
-    run_dir: str = key(cli.REQUIRED, "the run: the folder that training wrote")
+class Options(cli.OfRun):
     episodes: int = key(100, "episodes to play, side by side, without noise")
     seed: int = key(1, "of the environments")
     json: str = key("", "a file for the JSON; -: nothing but JSON on stdout; empty: one line of it after the text")
@@ -22,12 +21,13 @@ class Options:
 def main(argv: list[str]) -> int:
     with user_errors():
         options = cli.parse(argv, Options, "scripts/evaluate.py run_dir=... [key=value ...]")
+        options.check()
         cli.require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
         out = None if options.json in ("", "-") else cli.output_file("json", options.json, ".json")
         from pql.files import write_atomically
         from pql.run import evaluation
 
-        trained = evaluation.load_run(options.run_dir, options.episodes, options.seed)
+        trained = options.load(options.episodes, options.seed)
         values = {"seed": options.seed, **evaluation.report(trained, trained.evaluate())}
         if options.json != "-":
             print(evaluation.report_text(values))

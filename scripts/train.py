@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pql import config
 from pql.errors import RoleFailed, user_errors
+from pql.signals import end_at_once, exit_code
 
 
 def main(argv: list[str]) -> int:
     with user_errors():
+        from pql import config
+
         if "--help" in argv or "-h" in argv:
             print(config.overrides_help([word for word in argv if "=" in word]))
             return 0
@@ -35,20 +37,25 @@ def main(argv: list[str]) -> int:
             print_summary(cfg.run_dir, summary)
     if len({Path(cfg.run_dir).parent for cfg in cfgs}) == 1 and any(word.startswith("seeds=") for word in argv):
         print_curve([Path(cfg.run_dir) for cfg, summary in zip(cfgs, summaries) if summary["status"] == "completed"])
+    stopped = [summary["reason"] for summary in summaries if summary["status"] == "interrupted" and "reason" in summary]
+    if stopped:
+        return exit_code(stopped[0])
     return int(any(summary["status"] == "failed" for summary in summaries))
 
 
-def train_side_by_side(cfgs: list[config.Config]) -> list[dict]:
+def train_side_by_side(cfgs: list) -> list[dict]:
     from pql.run.pack import train_together  # which a single run does without
 
     return train_together(cfgs)
 
 
 def print_summary(run_dir: str, s: dict) -> None:
-    low, high = s.get("eval_return_interval", (float("nan"),) * 2)
+    from pql.run.evaluation import interval_text
+
+    random = "diverges" if s["random_return"] is None else f"{s['random_return']:.1f}"
     print(
-        f"\n{s['task']}: return {s['eval_return']:.1f} (95 % interval {low:.1f} to {high:.1f}),"
-        f" a random policy's {s['random_return']:.1f}\n"
+        f"\n{s['task']}: return {s['eval_return']:.1f} ({interval_text(s['eval_return_interval'])}),"
+        f" a random policy's {random}\n"
         f"{s['env_steps']} env steps, {s['critic_updates']} critic updates (utd {s['utd']:.4g},"
         f" asked {s['utd_requested']:.4g}) in {s['wall_time_s']:.0f} s\n"
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"
@@ -69,4 +76,5 @@ def print_curve(run_dirs: list[Path]) -> None:
 
 
 if __name__ == "__main__":
+    end_at_once()
     sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import tasks.starts as starts
 from tasks.base import Step, VectorEnv
+from tasks.border import Border
 from tasks.errors import TaskError
 from tasks.graphs import TorchGraph
 from tasks.simulators.base import Simulator
@@ -27,6 +28,8 @@ class TaskEnv(VectorEnv):
         self.name, self.task, self.simulator = name, task, simulator
         task.setup(simulator.model, simulator.device)
         self.num_envs, self.device = simulator.num_envs, simulator.device
+        self._border = Border(name, self.num_envs, task.dtype)
+        self._border.sizes(task)
         self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
         self.max_episode_steps = task.max_episode_steps
         self.dt = simulator.dt * task.action_repeat  # seconds per step
@@ -35,6 +38,7 @@ class TaskEnv(VectorEnv):
         simulator.randomize(task.randomize(self._sampler))
         self._starts = starts.make(task, simulator, self._sampler, seed)
         simulator.vary(task.episode_fields)
+        self._actuators = simulator.model.nu
         self._no_sensors = torch.zeros((self.num_envs, simulator.model.nsensordata), device=self.device)
         self._progress = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._diverged = torch.zeros(len(seed) if several else (), dtype=torch.int64, device=self.device)
@@ -45,6 +49,15 @@ class TaskEnv(VectorEnv):
             for function in (self._control, self._judge, self._look, *[self._sum] * (task.action_repeat - 1))
         )
         self.reset()
+        self._try()
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Call what no reset calls, for what its border says of it: better here than in the midst of a run."""
+        _, action, memory = self._control()
+        state = self.simulator.state()
+        self._judged(state, self._obs, action, memory)
+        self._border.metrics(self.task.metrics(state))
 
     @torch.no_grad()
     def reset(self) -> Tensor:
@@ -87,13 +100,22 @@ class TaskEnv(VectorEnv):
         """What of a step comes before the physics: controls, the action taken, what the task remembers by now."""
         memory = dict(self._memory)
         action = self._action.clamp(-1.0, 1.0)
-        return self.task.control(action, memory), action, memory
+        ctrl = self.task.control(action, memory)
+        declared = f"{self._actuators} actuators (action_dim = {self.action_dim} was declared)"
+        rule = f"the model has {declared}, so controls must be ({self.num_envs}, {self._actuators})"
+        return self._border.floating("control", ctrl, self._actuators, rule, any_float=True), action, memory
+
+    def _judged(
+        self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Reward and terminated, (N,) each. Raises TaskError."""
+        return self._border.judged(self.task.judge(state, obs, action, memory))
 
     def _sum(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Tensor
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
         """What comes between the control steps of an action that lasts: rewards so far and who diverged so far."""
-        reward, _ = self.task.judge(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
+        reward, _ = self._judged(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
         earlier, before = so_far or (0.0, False)
         return (earlier + reward, diverged | before), memory
 
@@ -102,7 +124,7 @@ class TaskEnv(VectorEnv):
     ) -> tuple[Tensor, Step, Tensor, Start]:
         """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
         seen = self._observe(state, memory)
-        reward, terminated = self.task.judge(state, seen[:, : self.obs_dim], action, memory)
+        reward, terminated = self._judged(state, seen[:, : self.obs_dim], action, memory)
         if so_far:
             reward, diverged = so_far[0] + reward, so_far[1] | diverged
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
@@ -140,19 +162,17 @@ class TaskEnv(VectorEnv):
 
     def _observe(self, state: State, memory: dict[str, Tensor]) -> Tensor:
         """What the policy sees and, where that is something else, what the critic sees, side by side, as float32."""
-        parts = [self._declared("obs_dim", self.task.observe(state, memory))]
+        parts = [self._declared("observe", "obs_dim", self.task.observe(state, memory))]
         if self.critic_obs_dim:
-            parts.append(self._declared("critic_obs_dim", self.task.observe_critic(state, memory)))
+            parts.append(self._declared("observe_critic", "critic_obs_dim", self.task.observe_critic(state, memory)))
         seen = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).float()
         return seen if self.task.clip_obs == float("inf") else seen.clamp(-self.task.clip_obs, self.task.clip_obs)
 
-    def _declared(self, size: str, obs: Tensor) -> Tensor:
+    def _declared(self, function: str, size: str, obs: Tensor) -> Tensor:
         """`obs`, whose columns are as many as the task said. Raises TaskError."""
-        if obs.shape != (self.num_envs, getattr(self, size)):
-            function = "observe" if size == "obs_dim" else "observe_critic"
-            declared = f"{size} = {getattr(self, size)} was declared"
-            raise TaskError(f"{self.name}.{function} gave {tuple(obs.shape)}, but {declared}")
-        return obs
+        columns = getattr(self, size)
+        rule = f"{size} = {columns} was declared: ({self.num_envs}, {columns})"
+        return self._border.floating(function, obs, columns, rule)
 
     def _restart(self, mask: Tensor, memory: dict[str, Tensor]) -> tuple[Tensor | None, Start]:
         """Begin an episode where `mask` and keep `memory` elsewhere. Returns first observations and starts of all.
@@ -160,6 +180,7 @@ class TaskEnv(VectorEnv):
         There are no first observations yet where the task wants the simulator's look at them.
         """
         start = self._starts(mask)
+        self._border.begun(start, self.simulator.model)
         self._progress.masked_fill_(mask, 0)
         self._remember(mask, {**memory, **start.memory}, memory)
         if looks(self.task):

@@ -15,3 +15,6 @@ def import_plugins(plugins: Iterable[str]) -> None:
         worker.import_plugins(plugins)
     except Mistake as error:
         raise TaskError(str(error)) from error
+
+
+is_imported = worker.is_imported

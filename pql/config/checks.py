@@ -58,5 +58,5 @@ def check_identity(cfg: Config, saved: Config) -> None:
         if a != b:
             raise UserError(
                 f"run_dir={cfg.run_dir} was trained with {name}={b}, not {a}: "
-                "resume it with the same value, or name another run_dir"
+                "resume it with the same value, or name another run_dir (init_from=<this run> begins with its networks)"
             )

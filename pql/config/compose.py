@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import tasks
@@ -19,6 +20,7 @@ from pql.errors import UserError, nearest
 from pql.files import write_atomically
 from tasks.simulators.base import BACKENDS
 
+PATHS = ("run_dir", "init_from")
 GROUPS = ("task", "algo", "sim", "preset")
 DEFAULTS = {"task": "Ant", "algo": "pql", "sim": "auto"}  # as cfg/config.yaml has them
 
@@ -35,7 +37,11 @@ def load(overrides: list[str]) -> Config:
     given = parse(overrides)
     saved = _saved_config(given)
     # the tasks, simulators and algorithms that the other words may name
-    import_plugins(_plugins(given) if "plugins" in given or saved is None else list(saved.get("plugins", [])))
+    plugins = _plugins(given) if "plugins" in given or saved is None else list(saved.plugins or ())
+    new = [name for name in map(str, plugins) if "plugins" not in given and not tasks.is_imported(name)]
+    if new:
+        print(f"importing {', '.join(new)}, as {given['run_dir']}/config.yaml says")
+    import_plugins(plugins)
     _check_choices(given)
     if saved is None:
         algo = str(given.get("algo", given.get("algo.name", DEFAULTS["algo"])))
@@ -70,9 +76,33 @@ def save(cfg: Config, path: Path) -> None:
     write_atomically(path, dumps(cfg))
 
 
-def read(path: Path) -> Config:
-    """The configuration a run was started with, its plugins imported. Raises UserError where it is none of ours."""
-    return _with_plugins(_raw(path))
+def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config:
+    """The configuration a run was started with.
+
+    It comes with the run's folder, perhaps from someone else, and to import is to run code: it names plugins and, as
+    "module:name", tasks, none of which is imported because the file says so.
+
+    Args:
+        plugins: imported in place of those that the file names.
+        trust: import what the file names, and say so.
+
+    Raises:
+        UserError: where it is none of ours, or names what is neither imported yet nor confirmed.
+    """
+    cfg = _raw(path)
+    if plugins:
+        cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
+    module, colon, _ = str(OmegaConf.select(cfg, "task.name")).partition(":")
+    named = [*(() if plugins else (cfg.plugins or ())), *([module] if colon and module not in plugins else ())]
+    new = [name for name in map(str, named) if not tasks.is_imported(name)]
+    if new and not trust:
+        raise UserError(
+            f"{path} names {', '.join(new)}, whose import runs code: give trust=true if you trust where the folder is "
+            "from, or plugins=[...] with what is to be imported instead"
+        )
+    if new:
+        print(f"trust=true: importing {', '.join(new)}, as {path} says", file=sys.stderr)
+    return _with_plugins(cfg)
 
 
 def _with_plugins(cfg: DictConfig) -> Config:
@@ -116,11 +146,14 @@ def parse(overrides: list[str]) -> dict[str, Any]:
     parser = OverridesParser.create()
     given = {}
     for text in overrides:
-        name, equals, value = text.lstrip("+").partition("=")
+        name, equals, value = text.rstrip("\r").lstrip("+").partition("=")  # a job script may have Windows' line ends
         if not equals or not name:
             raise UserError(f"'{text}' is not of the form key=value; --help lists the keys")
         if not value.strip():
             raise UserError(f"'{text}' gives no value; write {name}=null for none, or leave it out")
+        if name in PATHS and value != "null" and value[0] not in "'\"[{":  # as it stands, whatever its characters
+            given[name] = value.strip()
+            continue
         try:
             override = parser.parse_override(f"{name}={value}")
         except HydraException as error:
@@ -175,7 +208,8 @@ def _saved_config(given: dict[str, Any]) -> DictConfig | None:
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
-    if all(p.suffix == ".log" for p in path.iterdir()):  # a launcher may have begun to log there
+    # a launcher may have begun to log there, or a start was cut off as it wrote its first file: no run yet
+    if all(p.suffix == ".log" or p.name.startswith(".config.yaml.") for p in path.iterdir()):
         return None
     if not resume:
         raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
@@ -192,7 +226,20 @@ def _raw(path: Path) -> DictConfig:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
         raise UserError(f"{path} is no configuration of a run: it names no algorithm")
+    if any("${" in text for text in _texts(OmegaConf.to_container(cfg, resolve=False))):
+        raise UserError(f"{path} refers to other values by ${{...}}, which a run's own never does: it was changed")
+    if "plugins" not in cfg:  # the last of its keys
+        raise UserError(f"{path} is cut short: copy it anew from where the run came from, or name another run_dir")
     return cfg
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings in nested dicts and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _algo_of(cfg: DictConfig) -> str:
@@ -230,7 +277,8 @@ def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConf
         preset = "gpu" if device_for(str(given.get("device", "auto")), task, sim).type == "cuda" else "cpu"
     if f"{preset}_{algo}" in choices("preset"):  # an algorithm of other proportions has sizes of its own
         preset = f"{preset}_{algo}"
-    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (*GROUPS, "algo.name")]
+    overrides = [o.rstrip("\r") for o in overrides]
+    rest = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (*GROUPS, *PATHS, "algo.name")]
     rest = ["+" + o.lstrip("+") if o.lstrip("+").startswith(FREE) else o.lstrip("+") for o in rest]
     sim = str(given.get("sim", DEFAULTS["sim"]))
     # what a plugin registered has no file
@@ -243,6 +291,7 @@ def _compose(overrides: list[str], given: dict[str, Any], algo: str) -> DictConf
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_first_line(error)} (in: {' '.join(overrides)})") from error
     OmegaConf.set_struct(cfg, False)
+    cfg.update({name: given[name] for name in PATHS if name in given})
     return cfg
 
 
@@ -277,11 +326,25 @@ def _typed(cfg: DictConfig) -> Config:
     cfg = cfg.copy()
     cfg.algo = {name: value for name, value in cfg.algo.items() if f"algo.{name}" not in elsewhere}
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+        return OmegaConf.to_object(OmegaConf.merge(schema, _whole(schema, OmegaConf.to_container(cfg, resolve=False))))
     except OmegaConfBaseException as error:
         name = getattr(error, "full_key", None)
         shown = f"{name}={OmegaConf.select(cfg, name)}: " if name else ""
         raise UserError(f"{shown}{_first_line(error)}") from error
+
+
+def _whole(schema: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """1e5 as a whole number where one is asked for: people write it so, and it is read as a float."""
+
+    def of(node: Any, value: Any) -> Any:
+        if isinstance(node, DictConfig) and isinstance(value, dict):
+            return _whole(node, value)
+        if isinstance(node, ListConfig) and isinstance(value, list) and node._metadata.element_type is int:
+            return [int(v) if isinstance(v, float) and v.is_integer() else v for v in value]
+        whole = isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer()
+        return int(value) if whole else value
+
+    return {name: of(schema._get_node(name) if name in schema else None, value) for name, value in values.items()}
 
 
 def _first_line(error: BaseException) -> str:
@@ -292,6 +355,8 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
     # a run is resumed, played and exported from other folders than it was started in
     cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
+    if cfg.init_from is not None:
+        cfg.init_from = str(Path(cfg.init_from).resolve())
     a = cfg.algo
     for name in ("v_device", "p_device"):
         if getattr(a, name) is not None:
@@ -310,4 +375,5 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
 def new_run_dir(cfg: Config, what: str) -> str:
     """A folder's name for who gave none."""
     task = cfg.task.name.replace("/", "-").replace(":", "-")
-    return f"runs/{task}_{cfg.algo.name}_{what}_{time.strftime('%Y%m%d-%H%M%S')}"
+    now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # two may be started in one second
+    return f"runs/{task}_{cfg.algo.name}_{what}_{now}"

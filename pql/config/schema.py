@@ -50,6 +50,7 @@ class Config:
     seed: int = key(0, "seeds networks, simulation, exploration and sampling")
     run_dir: Optional[str] = key(None, "where everything is written; null: runs/<task>_<algo>_s<seed>_<time>")
     resume: bool = key(False, "continue run_dir from its last good checkpoint, or start it")
+    init_from: Optional[str] = key(None, "a run or checkpoint whose networks and normaliser this one begins with")
     max_env_steps: int = key(100_000_000, "stop after this many transitions")
     max_time: Optional[float] = key(None, "stop after this many seconds of training, earlier sessions included")
     eval_interval: int = key(5_000_000, "transitions between evaluations; 0: only at the end")

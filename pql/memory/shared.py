@@ -39,6 +39,12 @@ class Mailbox:
             self.buffers[int(self.begun) % 2].copy_(value)
         self.version.copy_(self.begun)
 
+    def replace(self, value: Tensor) -> None:
+        """Put a vector in place of the newest, or publish the first; before there are readers."""
+        if not int(self.version):
+            self.publish(value)
+        self.buffers[int(self.version) % 2].copy_(value)
+
     def receive(self, into: Tensor, seen: Tensor) -> None:
         """Copy the newest vector into `into` if it is newer than version `seen` (1,), and its version into `seen`."""
         if self.on_device:
@@ -112,6 +118,7 @@ class Shared:
         # episodes or diverged; environment steps for whose contacts the simulator had no room
         self.episodes = torch.full((3,), float("nan"), dtype=torch.float64, device=device)
         self.invalid = torch.zeros(1, dtype=counter, device=device)
+        self.diverged = torch.zeros(1, dtype=counter, device=device)  # of those, what left the finite numbers
         self.contact_overflows = torch.zeros(1, dtype=counter, device=device)
         self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
         self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
@@ -121,18 +128,19 @@ class Shared:
         self.save = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint asked for
         self.saved = torch.zeros(1, dtype=counter)  # written by the parent: number of the checkpoint finished
         self.paused = {role: torch.zeros(1, dtype=counter) for role in ROLES}  # checkpoint a role stands still for
+        self.unsaved = {role: torch.zeros(1, dtype=counter) for role in ROLES}  # errno where it can't save
         self.ready = {role: torch.zeros(1, dtype=counter) for role in ROLES}
         self.heartbeat = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}
         self.waited = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}  # seconds spent blocked
 
     def tensors(self) -> list[Tensor]:
         found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
-        found += [self.episodes, self.invalid, self.contact_overflows]
+        found += [self.episodes, self.invalid, self.diverged, self.contact_overflows]
         found += [self.step_limit, self.stop, self.save, self.saved]
         for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):
             found += mailbox.tensors()
         found += [board.sums for board in self.boards.values()]
-        for group in (self.paused, self.ready, self.heartbeat, self.waited):
+        for group in (self.paused, self.unsaved, self.ready, self.heartbeat, self.waited):
             found += group.values()
         return found
 

@@ -86,6 +86,11 @@ class Actor:
         self.memory = algorithm.exploration(n, device)
         width = env.spaces.seen_dim
         self.normalizer = Normalizer(width, device)
+        self.random_steps = a.warmup_steps
+        if cfg.init_from is not None:  # it acts as well as it can, and sees as it has learned to
+            self.random_steps = 0
+            shared.normalizer.read(self.normalizer.state)
+            self.normalizer.refresh()
         bound = algorithm.return_bound
         self.scale = None if bound is None else ReturnScale(bound, n, a.gamma, device)
         self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
@@ -137,8 +142,10 @@ class Actor:
         self._observe(self.obs)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
-        if "contact_overflows" in step.info:
-            self.shared.contact_overflows.copy_(step.info["contact_overflows"])
+        for name, counter in (("diverged_episodes", self.shared.diverged),
+                              ("contact_overflows", self.shared.contact_overflows)):  # fmt: skip
+            if name in step.info:
+                counter.copy_(step.info[name])
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
         """Count the rows (N,) that are not finite, the first of them, and the actions that are not; at which step."""
@@ -165,7 +172,7 @@ class Actor:
     def act(self) -> Tensor:
         """Actions (N, action_dim) to explore with: at random before learning begins."""
         obs = self.obs
-        if int(self.shared.vector_steps) < self.cfg.warmup_steps:
+        if int(self.shared.vector_steps) < self.random_steps:
             uniform = torch.rand(len(obs), self.env.action_dim, generator=self.generator, device=obs.device)
             return uniform * 2 - 1
         self.shared.weights[P_LEARNER].receive(self.weights.data, self.policy_version)

@@ -28,6 +28,7 @@ class PLearner(Learner):
     def __init__(self, cfg: Any, algorithm: Algorithm, replay: Replay, shared: Shared):
         super().__init__(cfg, algorithm, replay, shared)
         self.average = Flat({DEPLOYED: copy.deepcopy(self.weights.modules[DEPLOYED])}, self.device).fixed()
+        shared.average.read(self.average.data)  # that of another run, where this one begins with it
         self.counter = shared.policy_updates
         self.updates = self.counter.to(self.device, copy=True)
         self.averaged = self.updates.clone()  # those that the average may hold

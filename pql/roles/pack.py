@@ -20,7 +20,7 @@ from pql.roles.flat import Flat
 from pql.roles.learner import Learner, Stage
 from pql.roles.together import Together, as_one, in_rows
 from tasks.base import Step
-from tasks.together import Sets
+from tasks.together import OF_A_SET, Sets
 
 MAILBOXES = ("average", "normalizer", "returns", "weights.v_learner", "weights.p_learner")
 
@@ -36,7 +36,7 @@ def share_counters(shareds: Sequence[Shared]) -> None:
     """Count what all do in one place, and lay what each has beside the others'."""
     as_one(shareds, "vector_steps", "critic_updates", "policy_updates")
     as_one(shareds, *(f"{box}.{name}" for box in MAILBOXES for name in ("begun", "version")))
-    for name in ("rows", "head", "episodes", "invalid", "contact_overflows"):
+    for name in ("rows", "head", "episodes", "invalid", "diverged", "contact_overflows"):
         in_rows(shareds, name)
 
 
@@ -165,7 +165,7 @@ class Actors:
         paths += ["replay.rows", "replay.head", "shared.normalizer.buffers"]
         paths += [f"episodes.{name}" for name in first.episodes.state_dict()]
         paths += [f"windows.{name}" for name in first.windows.state_dict() if name != "steps"]
-        paths += [f"shared.{name}" for name in ("episodes", "invalid", "contact_overflows")]
+        paths += [f"shared.{name}" for name in ("episodes", "invalid", "diverged", "contact_overflows")]
         if first.scale is not None:
             paths += ["scale.state", "scale.running", "shared.returns.buffers"]
         self.all = Together(actors, paths)
@@ -177,6 +177,7 @@ class Actors:
         step = self.env.step(action)
         each = (len(self.actors), -1)
         told = {name: t.unflatten(0, each) for name, t in step._asdict().items() if isinstance(t, Tensor)}
+        told["info"] = {name: step.info[name] for name in OF_A_SET if name in step.info}
         self.all(note_and_take, action.unflatten(0, each), told)
         for actor in self.actors:
             actor.windows.steps += 1
@@ -190,7 +191,7 @@ class Actors:
         return bool(self.all.rows["faults"][:, :3:2].any())
 
 
-def note_and_take(actor: Actor, action: Tensor, told: dict[str, Tensor]) -> None:
-    step = Step(**{"info": {}, **told})
+def note_and_take(actor: Actor, action: Tensor, told: dict[str, Any]) -> None:
+    step = Step(**told)
     actor.note(action, step)
     actor.take(action, step)

@@ -7,11 +7,14 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
 
+from pql.config import save
 from pql.errors import UserError
+from pql.files import append_line
 
 
 @contextmanager
@@ -36,10 +39,34 @@ def owned(run_dir: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def note_settings(run_dir: Path, cfg: Any, env_steps: int) -> None:
-    """A line of settings.jsonl: the whole configuration, and the env step from which it holds.
+def begin(run_dir: Path, cfg: Any, env_steps: int | None) -> None:
+    """Make a folder this run's: its configuration, and a line of settings.jsonl with the env step from which it holds.
 
-    Whoever reads the run's curve need not credit all of it to the settings of its last session.
+    Whoever reads the run's curve need not credit all of it to the settings of its last session. In this order a run
+    that is killed in between, or finds the disk full, has at worst a line of settings that held for no step.
+
+    Args:
+        env_steps: of the checkpoint from which it goes on; None where it begins.
     """
-    with open(run_dir / "settings.jsonl", "a" if env_steps else "w") as file:
-        file.write(json.dumps({"env_steps": env_steps, **dataclasses.asdict(cfg)}) + "\n")
+    if env_steps is None:  # what a start that reached no checkpoint has left
+        for name in ("metrics.jsonl", "settings.jsonl"):
+            (run_dir / name).unlink(missing_ok=True)
+        for name in ("tensorboard", "best"):
+            shutil.rmtree(run_dir / name, ignore_errors=True)
+    append_line(run_dir / "settings.jsonl", json.dumps({"env_steps": env_steps or 0, **dataclasses.asdict(cfg)}))
+    save(cfg, run_dir / "config.yaml")
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json; {} where there is none or it cannot be read, which is said: the run counts as unfinished then."""
+    path = run_dir / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"status", "env_steps", "wall_time_s"} <= found.keys():
+        print(f"note: {path} cannot be read, so the run counts as unfinished")
+        return {}
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -24,14 +24,33 @@ from pql.runtime import checkpoint
 
 
 class Result(NamedTuple):
-    """One episode per environment."""
+    """One episode per environment, without those that diverged: their returns would be those of a part."""
+
+    returns: np.ndarray  # (N - diverged,)
+    lengths: np.ndarray  # (N - diverged,)
+    diverged: int = 0
+
+
+class Played(NamedTuple):
+    """One episode per environment, as far as it went."""
 
     returns: np.ndarray  # (N,)
     lengths: np.ndarray  # (N,)
-    playing: np.ndarray  # (N,) 1 where the episode goes on
+    whole: np.ndarray  # (N,) bool: it has not diverged
+    alive: np.ndarray  # (N,) 1 where it goes on
+
+    def result(self, rows: slice = slice(None)) -> Result:
+        """Of these environments."""
+        returns, lengths, whole, _ = (part[rows] for part in self)
+        return Result(returns[whole], lengths[whole], int((~whole).sum()))
 
 
 def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
+    """`played`, those that diverged left out."""
+    return (so_far.result() for so_far in played(env, act, start))
+
+
+def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Played]:
     """Play the first episode of every environment; yields an incomplete `Result` after each vector step.
 
     The last one yielded is complete. Yielding lets a supervisor look after its processes in between.
@@ -44,14 +63,22 @@ def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict 
     returns = torch.zeros(env.num_envs, device=env.device)
     lengths = torch.zeros(env.num_envs, device=env.device)
     alive = torch.ones(env.num_envs, device=env.device)
+    diverged = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    counted = 0
     for _ in range(env.max_episode_steps + 1):
         with torch.no_grad():
             step = env.step(act(obs))
         returns += alive * step.reward
         lengths += alive
+        # An episode may be cut as invalid for want of its last observation, too; then nothing is counted.
+        count = int(torch.as_tensor(step.info.get("diverged_episodes", 0)).sum())
+        if count > counted:
+            diverged |= (alive > 0) & step.truncated & ~step.valid
+        counted = count
         alive *= ~(step.terminated | step.truncated)
         obs = step.obs
-        yield Result(returns.cpu().numpy(), lengths.cpu().numpy(), alive.cpu().numpy())
+        whole = ~diverged & returns.isfinite()
+        yield Played(*(part.cpu().numpy() for part in (returns, lengths, whole, alive)))
         if not alive.any():
             return
 
@@ -87,13 +114,17 @@ class DeployedPolicy(nn.Module):
 
 
 def load_policy(
-    cfg: Config, run_dir: Path, spaces: tasks.Spaces, warn: Callable[[str], None] = print
+    cfg: Config, run_dir: Path, spaces: tasks.Spaces, warn: Callable[[str], None] = print, which: str = "newest"
 ) -> tuple[DeployedPolicy, dict[str, Any]]:
-    """The averaged policy of a run's newest good checkpoint, and that checkpoint's manifest. Raises UserError."""
-    found = checkpoint.newest(run_dir, warn)
+    """The averaged policy of a run's newest good checkpoint, or of its best, and the manifest. Raises UserError."""
+    found = checkpoint.best(run_dir, warn) if which == "best" else checkpoint.newest(run_dir, warn)
+    if found is None and which == "best":
+        raise UserError(f"run_dir={run_dir} holds no good policy in best/, where evaluations put one: take the newest")
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
+    if manifest["task"] != cfg.task.name:
+        raise UserError(f"{folder} is not of this run: it is of {manifest['task']}, config.yaml says {cfg.task.name}")
     algorithm = algorithms.make(cfg.algo, spaces)
     (group,) = (group for group in algorithm.groups() if group.name == DEPLOYED)
     flat = Flat({DEPLOYED: group.make()}).fixed()
@@ -108,12 +139,12 @@ def load_policy(
     return DeployedPolicy(algorithm, flat.modules[DEPLOYED], normalizer).eval(), manifest
 
 
-def open_run(run_dir: str) -> tuple[Path, Config]:
-    """A run's folder and configuration, its plugins imported. Raises UserError where it is no run."""
+def open_run(run_dir: str, plugins: Sequence[str] = (), trust: bool = False) -> tuple[Path, Config]:
+    """A run's folder and configuration; `plugins` and `trust` as in `config.read`. Raises UserError if it is no run."""
     path = Path(run_dir)
     if not (path / "config.yaml").is_file():
         raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
-    cfg = read(path / "config.yaml")
+    cfg = read(path / "config.yaml", plugins, trust)
     cfg.run_dir = run_dir  # a run may have been moved since
     device = "auto" if cfg.device.startswith("cuda") else cfg.device
     cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
@@ -134,14 +165,16 @@ class TrainedPolicy(NamedTuple):
             return play(self.env, self.act)
 
 
-def load_run(run_dir: str, num_envs: int, seed: int = 0) -> TrainedPolicy:
-    """A run's newest good policy and `num_envs` environments of its task. Raises UserError, TaskError.
+def load_run(
+    run_dir: str, num_envs: int, seed: int = 0, which: str = "newest", plugins: Sequence[str] = (), trust: bool = False
+) -> TrainedPolicy:
+    """A run's newest good policy, or its best, and `num_envs` environments of its task. Raises UserError, TaskError.
 
-    Checkpoints found damaged on the way are reported on stderr.
+    Checkpoints found damaged on the way are reported on stderr. Nothing is written to the run's folder.
     """
-    path, cfg = open_run(run_dir)
+    path, cfg = open_run(run_dir, plugins, trust)
     env = make_env(cfg, num_envs, seed)
-    policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr))
+    policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr), which)
     return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
 
 
@@ -159,11 +192,14 @@ def one_torch_thread() -> Iterator[None]:
 def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
     """The statistics of an evaluation as plain JSON types; intervals are 95 % bootstrap intervals."""
     returns = result.returns
+    if not len(returns):
+        raise UserError(f"all {result.diverged} episodes diverged (NaN or infinity): there is no return to tell")
     return {
         "task": trained.cfg.task.name,
         "run_dir": trained.cfg.run_dir,
         "env_steps": trained.manifest["env_steps"],
         "episodes": len(returns),
+        "diverged": result.diverged,
         "mean": float(returns.mean()),
         "mean_interval": bootstrap_interval(returns),
         "interquartile_mean": interquartile_mean(returns),
@@ -178,14 +214,20 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
 
 def report_text(values: dict[str, Any]) -> str:
     """`report` for people."""
-    (low, high), (iqm_low, iqm_high) = values["mean_interval"], values["interquartile_mean_interval"]
+    more = f"; {values['diverged']} more diverged (NaN or infinity) and are left out" if values["diverged"] else ""
     return (
-        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise\n"
-        f"  mean return         {values['mean']:10.2f}   95 % interval {low:.2f} to {high:.2f}\n"
-        f"  interquartile mean  {values['interquartile_mean']:10.2f}   95 % interval {iqm_low:.2f} to {iqm_high:.2f}\n"
+        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise{more}\n"
+        f"  mean return         {values['mean']:10.2f}   {interval_text(values['mean_interval'])}\n"
+        f"  interquartile mean  {values['interquartile_mean']:10.2f}   "
+        f"{interval_text(values['interquartile_mean_interval'])}\n"
         f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
         f"  mean length         {values['mean_length']:10.1f}   control steps"
     )
+
+
+def interval_text(interval: Any) -> str:
+    """A 95 % interval for people; one episode has none."""
+    return "95 % interval {:.2f} to {:.2f}".format(*interval) if interval else "no interval: one episode"
 
 
 def interquartile_mean(values: np.ndarray) -> float:
@@ -201,9 +243,11 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 def bootstrap_interval(
     values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, level: float = 0.95, samples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of independent values."""
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a statistic of independent values; None of a single one, which tells none."""
     values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return None
     rng = np.random.default_rng(0)
     resampled = values[rng.integers(0, len(values), (samples, len(values)))]
     found = np.apply_along_axis(statistic, 1, resampled)

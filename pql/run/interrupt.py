@@ -5,17 +5,17 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from pql.runtime.worker import SIGNALS
+from pql import signals
 
 
 class Interrupt:
-    """SIGINT, SIGTERM and SIGUSR2 ask a run to end with a checkpoint; a second SIGINT ends it at once."""
+    """`pql.signals.SIGNALS` ask a run to end with a checkpoint; a second SIGINT ends it at once."""
 
     def __init__(self) -> None:
         self.name: str | None = None
 
     def __enter__(self) -> Interrupt:
-        self.before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self.before = signals.answer(self._handle)
         return self
 
     def __exit__(self, *_: Any) -> None:

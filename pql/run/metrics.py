@@ -2,66 +2,131 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import math
+import os
+import shutil
 import sys
 import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
+
+from pql.files import FULL, append_line, write_atomically
+
+ROOM = 1 << 20  # bytes that a disk must have free for TensorBoard's thread, which a full one would end
 
 
 class MetricsWriter:
-    """Appends one JSON object per line to metrics.jsonl and the same numbers to TensorBoard (and W&B if asked)."""
+    """Appends one JSON object per line to metrics.jsonl and the same numbers to TensorBoard (and W&B if asked).
 
-    def __init__(self, run_dir: Path, cfg: Any = None, use_wandb: bool = False, keep_until: int | None = None):
-        from torch.utils.tensorboard import SummaryWriter
+    Where the disk is full, what finds no room is lost and one line says so; with room again it goes on.
 
-        self.path = run_dir / "metrics.jsonl"
+    Args:
+        keep_until: of a run that is resumed: the env steps of its checkpoint. What came after, it repeats.
+        say: takes a line for people.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        cfg: Any = None,
+        use_wandb: bool = False,
+        keep_until: int | None = None,
+        say: Callable[[str], None] = print,
+    ):
+        self.run_dir, self.path, self.say = run_dir, run_dir / "metrics.jsonl", say
+        self.lost = 0  # lines since the disk was found full
+        self.purge = None if keep_until is None else keep_until + 1
         if keep_until is not None:
             self._drop_after(keep_until)
-        self.file = open(self.path, "a", buffering=1)  # noqa: SIM115 - lives as long as the run
-        purge = None if keep_until is None else keep_until + 1
-        self.tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
-        self.wandb = None
-        if use_wandb:
-            import wandb
-
-            self.wandb = wandb.init(dir=str(run_dir), name=run_dir.name, config=cfg, resume="allow")
+        self.tensorboard: Any = None
+        self.wandb = _wandb(run_dir, cfg, keep_until is not None) if use_wandb else None
 
     def _drop_after(self, env_steps: int) -> None:
-        """A resumed run repeats what came after its checkpoint: those lines go."""
-        from pql.files import write_atomically
-
         if self.path.exists():
-            kept = [line for line in read_metrics(self.path) if line["env_steps"] <= env_steps]
+            lines = read_metrics(self.path, self.say)
+            kept = [line for line in lines if line["env_steps"] <= env_steps]
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, values: dict[str, Any]) -> None:
         """One line. NaN and infinity are left out: JSON has none."""
         values = {k: v for k, v in values.items() if not (isinstance(v, float) and not math.isfinite(v))}
-        self.file.write(json.dumps(values) + "\n")
-        step = values["env_steps"]
-        for name, value in values.items():
-            if name != "env_steps" and isinstance(value, (int, float)):
-                self.tensorboard.add_scalar(name, value, step)
+        try:
+            append_line(self.path, json.dumps(values))
+            self._to_tensorboard(values)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not self.lost:
+                self.say(f"warning: {error.strerror}; training goes on, but metrics may be lost until there is room")
+            self.lost += 1
+        else:
+            if self.lost:
+                self.say(f"note: there is room again; {self.lost} lines were not written, or not to TensorBoard")
+            self.lost = 0
         if self.wandb:
-            self.wandb.log(values, step=step)
+            self.wandb.log(values)
+
+    def _to_tensorboard(self, values: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if shutil.disk_usage(self.run_dir).free < ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            if self.tensorboard is None:
+                self.tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.purge)
+            for name, value in values.items():
+                if name != "env_steps" and isinstance(value, (int, float)):
+                    self.tensorboard.add_scalar(name, value, values["env_steps"])
+        except OSError:  # its thread has ended
+            self.tensorboard, self.purge = None, values["env_steps"]
+            raise
 
     def close(self) -> None:
-        self.file.close()
-        self.tensorboard.close()
+        if self.tensorboard is not None:
+            with suppress(OSError):
+                self.tensorboard.close()
         if self.wandb:
             self.wandb.finish()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line cut short by a crash is dropped."""
-    lines = []
-    for text in path.read_text().splitlines():
+def _wandb(run_dir: Path, cfg: Any, resumed: bool) -> Any:
+    """A run of Weights & Biases, the same one when this run is resumed, plotted over env steps.
+
+    Its own step only ever rises, where an evaluation is written after lines of later env steps.
+    """
+    import wandb
+
+    known = run_dir / "wandb_id"
+    if not resumed or not known.exists():
+        write_atomically(known, f"{uuid.uuid4().hex[:16]}\n")
+    cfg = dataclasses.asdict(cfg) if dataclasses.is_dataclass(cfg) else cfg
+    name = known.read_text().strip()
+    run = wandb.init(dir=str(run_dir), name=run_dir.name, id=name, config=cfg, resume="allow")
+    run.define_metric("env_steps")
+    run.define_metric("*", step_metric="env_steps")
+    return run
+
+
+def read_metrics(path: Path, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl that are whole: a crash may leave half a line, or bytes that are none of ours."""
+    lines, others = [], 0
+    for text in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text.decode())
+            ours = isinstance(line, dict) and isinstance(line.get("env_steps"), int)
         except ValueError:
-            continue
+            ours = False
+        if ours:
+            lines.append(line)
+        elif text:
+            others += 1
+    if others:
+        say(f"note: {others} lines of {path} are none of a run's (cut short, damaged) and are left out")
     return lines
 
 
@@ -95,14 +160,20 @@ class Progress:
             f" | left {_clock(left)}"
         )
         line = line[:110]
-        if self.terminal:
-            print(f"\r{line}\x1b[K", end="", flush=True)
-        else:
-            print(line, flush=True)
+        _print(*((f"\r{line}\x1b[K", "") if self.terminal else (line,)))
 
     def message(self, text: str) -> None:
         """A line of its own, above the progress line."""
-        print(f"\r{text}\x1b[K" if self.terminal else text, flush=True)
+        _print(f"\r{text}\x1b[K" if self.terminal else text)
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """A full disk under a log file ends no run."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def _number(value: float | None) -> str:

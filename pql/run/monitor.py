@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from pql.algorithms.base import V_LEARNER
+from pql.algorithms.base import P_LEARNER, V_LEARNER
 from pql.config.schema import Config
 from pql.errors import RoleFailed
 from pql.files import write_atomically
@@ -20,10 +20,12 @@ from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
-from pql.run import evaluation
+from pql.run import directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
 from pql.runtime import checkpoint
+
+MAX_DIVERGED = 0.1  # the share of transitions past which a run is refused, once there are as many as environments
 
 
 class Monitor:
@@ -71,11 +73,17 @@ class Monitor:
         self.last_return: float | None = None
         self.interrupt = interrupt
         self.side_by_side = 1  # runs in this process, whose time `wall_time` is
+        _, best = (manifest and checkpoint.best(self.run_dir)) or (None, None)
+        known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
+        self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
+        self.told_diverged = False
+        self.took: float | None = None  # seconds of the last evaluation
         try:
             self.first_state = env.state_dict()
         except NotImplementedError:
             self.first_state = None
-        self.writer = MetricsWriter(self.run_dir, cfg, cfg.wandb, None if manifest is None else self.env_steps)
+        self.manifest, self.began_at = manifest, self.counters
+        self.writer: MetricsWriter | None = None
         self.progress = Progress(cfg.max_env_steps, cfg.max_time)
 
     @property
@@ -93,6 +101,11 @@ class Monitor:
         return int(s.vector_steps), int(s.critic_updates), int(s.policy_updates)
 
     @property
+    def moved(self) -> bool:
+        """Whether there is anything new: a run that is resumed leaves all that it finds alone until then."""
+        return self.manifest is None or self.counters != self.began_at
+
+    @property
     def wall_time(self) -> float:
         """Seconds of training, earlier sessions included."""
         now = time.monotonic() if self.ended is None else self.ended
@@ -104,8 +117,25 @@ class Monitor:
         for role, waited in self.shared.waited.items():
             self.waited[role] = float(waited)
 
+    def stop_clock(self) -> None:
+        """Training is over: what comes now is saving, the processes' end, the final evaluation, a video."""
+        if self.ended is None:
+            self.ended = time.monotonic()
+            self.waited_in_all = {role: float(waited) for role, waited in self.shared.waited.items()}
+
+    def begin(self) -> None:
+        """Make the folder this run's; once."""
+        if self.writer is None:
+            steps = None if self.manifest is None else self.manifest["env_steps"]
+            directory.begin(self.run_dir, self.cfg, steps)
+            self.writer = MetricsWriter(self.run_dir, self.cfg, self.cfg.wandb, steps, self.progress.message)
+            (self.run_dir / "summary.json").unlink(missing_ok=True)
+
     def tick(self) -> None:
         """Do what has come due."""
+        if not self.moved:
+            return
+        self.begin()
         self.log_if_due()
         if self.evaluation_due():
             self.begin_evaluation()
@@ -118,8 +148,8 @@ class Monitor:
             self.log()
 
     def evaluation_due(self) -> bool:
-        due = self._crossed(self.cfg.eval_interval, self.env_steps) and self.evaluation is None
-        return due and not (self._last() and self.in_background)
+        due = self._crossed(self.cfg.eval_interval, self.env_steps) and not (self._last() and self.in_background)
+        return due and self.evaluation is None
 
     def _last(self) -> bool:
         """Whether there is no step after this: then an evaluation and a checkpoint come anyway."""
@@ -131,7 +161,13 @@ class Monitor:
         save = self._crossed(cfg.checkpoint_interval, now) and not self._last()
         self.seen = now
         if save:
-            self.save()
+            try:
+                self.save()
+            except OSError as error:
+                self.progress.message(
+                    f"warning: no checkpoint at {now} env steps ({error.strerror}): training goes on, the ones before "
+                    "stay, and it is tried again at the next interval"
+                )
         if cfg.max_time is not None and self.wall_time >= cfg.max_time:
             self.shared.step_limit.fill_(0)
         train = float(self.shared.episodes[0])
@@ -155,7 +191,7 @@ class Monitor:
 
     def log(self, keep: bool = False) -> dict[str, Any]:
         """Write one line of metrics; with `keep` the means' interval goes on as if there had been none."""
-        s, now = self.shared, time.monotonic()
+        s, now = self.shared, time.monotonic() if self.ended is None else self.ended
         env_steps, updates = self.env_steps, int(s.critic_updates)  # read once: they move while others run
         mean_return, mean_length, count = s.episodes.tolist()
         line: dict[str, Any] = {
@@ -169,8 +205,10 @@ class Monitor:
             "train_length": mean_length,
             "train_episodes": int(count) if count == count else 0,
             "invalid_transitions": int(s.invalid),
+            "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
         }
+        self._look_at_diverged(line["diverged_episodes"], env_steps)
         for role, board in s.boards.items():
             means = board.means(self.since[role])
             spoiled = [name for name, value in means.items() if not math.isfinite(value)]
@@ -182,17 +220,34 @@ class Monitor:
             line.update(means)
             if not keep:
                 self.since[role] = board.sums.clone()
-        for role, waited in s.waited.items():
-            line[f"wait_{role}"] = round((float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at), 4)
+        in_all = s.waited if self.ended is None else self.waited_in_all
+        for role, waited in in_all.items():
+            share = (float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at)
+            line[f"wait_{role}"] = round(min(1.0, share), 4)  # a role tells of its wait every 50 ms
             if not keep:
                 self.waited[role] = float(waited)
         if not keep:
             self.logged_at = now
         self.logged = self.counters
-        if self.side_by_side > 1:
-            line["runs_side_by_side"] = self.side_by_side  # whose time it is
+        line.update({"runs_side_by_side": self.side_by_side} if self.side_by_side > 1 else {})  # whose time it is
         self.writer.write(line)
         return line
+
+    def _look_at_diverged(self, diverged: int, env_steps: int) -> None:
+        """Say at the first time that transitions leave the finite numbers. Raises RoleFailed past MAX_DIVERGED."""
+        told = (
+            f"{diverged} of {env_steps} transitions diverged (a reward, an observation or the simulation was NaN or "
+            "infinite)"
+        )
+        if diverged > max(self.cfg.num_envs, MAX_DIVERGED * env_steps):
+            raise RoleFailed(
+                f"{told}, more than {MAX_DIVERGED:.0%}: mend the task; "
+                f"python -m tasks.check {self.cfg.task.name} tries it without learning"
+            )
+        if diverged and not self.told_diverged:
+            self.told_diverged = True
+            self.progress.message(f"note: {told}: they end their episodes and nothing is learned from them; "
+                                  "diverged_episodes in metrics.jsonl counts on")  # fmt: skip
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
@@ -219,18 +274,27 @@ class Monitor:
         began = time.monotonic()
         while self.evaluation is not None and (even_if_interrupted or not self.interrupted):
             self._advance()
-        self.set_aside += time.monotonic() - began
+        took = time.monotonic() - began
+        if not self.in_background:
+            self.took = took
+        if self.ended is None:
+            self.set_aside += took
 
     def _advance(self) -> None:
-        try:
-            self.result = next(self.evaluation)
-        except StopIteration:
-            self.record_evaluation(self.result)
+        result = next(self.evaluation, None)
+        if result is not None:
+            self.result = result
+            return
+        self.record_evaluation(self.result)
 
     def record_evaluation(self, result: evaluation.Result) -> None:
         """The evaluation that was begun has ended so."""
-        self.evaluation, self.result = None, result
-        returns = result.returns
+        self.evaluation, self.result, returns = None, result, result.returns
+        if not len(returns):
+            raise RoleFailed(
+                f"all {result.diverged} episodes of the evaluation at {self.evaluated['env_steps']} env steps "
+                "diverged (NaN or infinity), so there is no return to tell: mend the task"
+            )
         self.last_return = float(returns.mean())
         self.writer.write(
             {
@@ -239,8 +303,22 @@ class Monitor:
                 "eval_return_std": float(returns.std()),
                 "eval_length": float(result.lengths.mean()),
                 "eval_episodes": len(returns),
+                "eval_diverged": result.diverged,
             }
         )
+        if self.last_return > self.best[0]:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """The evaluated policy beside the newest checkpoints: one that is good may be lost by what it learns later."""
+        self.best = self.last_return, self.evaluated["env_steps"]
+        facts = {"task": self.cfg.task.name, "critic_updates": self.evaluated["critic_updates"]}
+        facts["eval_return"] = self.last_return
+        policy = {P_LEARNER: {"average": self.weights.data}, "actor": {"normalizer": self.normalizer.state}}
+        try:
+            checkpoint.keep_best(self.run_dir, self.evaluated["env_steps"], facts, policy)
+        except OSError as error:
+            self.progress.message(f"warning: the best policy so far could not be written ({error.strerror})")
 
     def log_last(self) -> None:
         if self.logged != self.counters:
@@ -248,17 +326,20 @@ class Monitor:
 
     def conclude(self) -> None:
         """The closing line and the evaluation of the final policy, unless the last tick has written just these."""
+        self.begin()
         self.log_last()
         self.finish_evaluation()  # one that began on the way
         if self.evaluated_at != self.counters and not self.interrupted:
+            took = f", about {self.took:.0f} s as the last one took" if self.took else ""
+            self.progress.message(f"evaluating the final policy: {self.cfg.eval_episodes} episodes{took}")
             self.begin_evaluation()
             self.finish_evaluation()
-        self.ended = time.monotonic()  # what is played and filmed after this is no training
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 
     def save_shared(self, folder: Path) -> None:
         """The part of a checkpoint that belongs to no role, and the manifest. The roles must stand still."""
+        self.begin()
         s = self.shared
         if self.cfg.checkpoint_replay:
             filled = min(int(s.head), s.rows.shape[0])
@@ -305,6 +386,7 @@ class Monitor:
             "critic_flops_per_update": self.flops_per_update,
             "critic_parameters": self.survey.parameters["critic"],
             "invalid_transitions": int(s.invalid),
+            "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
             "device": cfg.device,
             "torch": torch.__version__,
@@ -312,5 +394,7 @@ class Monitor:
             "python": platform.python_version(),
             **more,
         }
+        # JSON has no infinity
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         write_atomically(self.run_dir / "summary.json", json.dumps(values, indent=1))
         return values

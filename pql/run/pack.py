@@ -112,7 +112,7 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         monitors = []
         for one, mine, (cfg, folder, manifest) in zip(env.sets, parts, members):
             monitors.append(trainer.begin(cfg, mine, one, interrupt, folder, manifest))
-            open_things.callback(monitors[-1].writer.close)
+            open_things.callback(lambda monitor=monitors[-1]: monitor.writer and monitor.writer.close())
         pack.load([folder for _, folder, _ in members])
         pack.join()
         watch = Monitors(monitors, env, pack)
@@ -163,6 +163,14 @@ class Monitors:
     def interrupted(self) -> str | None:
         return self.monitors[0].interrupted
 
+    @property
+    def moved(self) -> bool:
+        return self.monitors[0].moved
+
+    def stop_clock(self) -> None:
+        for monitor in self.monitors:
+            monitor.stop_clock()
+
     def start_clock(self) -> None:
         for monitor in self.monitors:
             monitor.start_clock()
@@ -178,6 +186,9 @@ class Monitors:
 
     def tick(self) -> None:
         """As `Monitor.tick`; a replica that has failed is left out from now on."""
+        if not self.moved:
+            return
+        self._each(Monitor.begin)
         if self.pack.actors.any_faults():
             self._each(lambda monitor: self.pack.actors.demand_no_faults(self.monitors.index(monitor)))
         self._each(Monitor.log_if_due)
@@ -202,19 +213,19 @@ class Monitors:
         # alone a replica would have stopped with its own last episode: what it draws next depends on that
         rest = self.env.get_draws()
         over = [False] * count
-        for result in evaluation.episodes(self.env, self.act, self.first_state):
+        for so_far in evaluation.played(self.env, self.act, self.first_state):
             draws = None if all(over) else self.env.get_draws()
             for k, one in enumerate(self.env.sets):
                 if not over[k]:
                     rest[k] = draws[k]
-                    over[k] = not result.playing[one.rows].any()
+                    over[k] = not so_far.alive[one.rows].any()
             if self.interrupted and not even_if_interrupted:
                 return
         self.env.set_draws(rest)
-        for k, monitor in enumerate(self.monitors):
-            if monitor in self.going:
-                monitor.record_evaluation(evaluation.Result(*(part[self.env.sets[k].rows] for part in result)))
+        for monitor in self.going:
+            if monitor.ended is None:
                 monitor.set_aside += time.monotonic() - began
+        self._each(lambda monitor: monitor.record_evaluation(so_far.result(monitor.env.rows)))
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
@@ -230,11 +241,10 @@ class Monitors:
 
     def conclude(self) -> None:
         """As `Monitor.conclude`."""
+        self._each(Monitor.begin)
         self._each(Monitor.log_last)
         if self.going and self.going[0].evaluated_at != self.going[0].counters and not self.interrupted:
             self.evaluate()
-        for monitor in self.going:
-            monitor.ended = time.monotonic()
 
     def end(self) -> list[dict[str, Any]]:
         """The replicas' summaries."""
@@ -242,12 +252,11 @@ class Monitors:
             made = {self.monitors.index(monitor): trainer.stop(monitor) for monitor in self.going}
             return self._in_order(made)
         policies = [evaluation.random_policy(one, m.cfg.seed) for one, m in zip(self.env.sets, self.monitors)]
-        random = evaluation.play(self.env, lambda obs: torch.cat([policy(obs) for policy in policies]))
+        *_, random = evaluation.played(self.env, lambda obs: torch.cat([policy(obs) for policy in policies]))
         made = {}
         for k, monitor in enumerate(self.monitors):
             if monitor in self.going:
-                mine = evaluation.Result(*(part[self.env.sets[k].rows] for part in random))
-                made[k] = trainer.complete(monitor, mine)
+                made[k] = trainer.complete(monitor, random.result(monitor.env.rows))
         return self._in_order(made)
 
     def _in_order(self, made: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

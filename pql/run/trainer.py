@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pql.algorithms.base import P_LEARNER
-from pql.config import Config, make_env, save
-from pql.errors import UserError
+from pql.config import Config, make_env
+from pql.errors import RoleFailed, UserError
+from pql.files import FULL
 from pql.memory.shared import Shared
 from pql.roles.build import Parts, prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
-from pql.run.directory import note_settings, owned
+from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
 from pql.run.video import record
+from pql.run.warm_start import start_from
 from pql.runtime import checkpoint, parallel, sync
 
 
@@ -45,8 +46,7 @@ def evaluation_seed(cfg: Config) -> int:
 
 def done_already(cfg: Config) -> dict[str, Any]:
     """The summary of the completed run that is to be resumed; {} where there is none."""
-    path = Path(cfg.run_dir) / "summary.json"
-    done = json.loads(path.read_text()) if cfg.resume and path.exists() else {}
+    done = read_summary(Path(cfg.run_dir)) if cfg.resume else {}
     return done if done.get("status") == "completed" else {}
 
 
@@ -68,7 +68,19 @@ def find_checkpoint(cfg: Config, completed: bool) -> tuple[Path | None, dict[str
         )
     if newest is None and completed:
         raise UserError(f"run_dir={run_dir} is complete and its checkpoints are gone, so it cannot be continued")
+    if newest is not None:
+        _demand_ours(cfg, *newest)
     return newest or (None, None)
+
+
+def _demand_ours(cfg: Config, folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises UserError where a checkpoint is not one of this configuration's task and environments."""
+    steps = manifest["vector_steps"] * cfg.num_envs
+    if manifest["task"] != cfg.task.name or manifest["env_steps"] != steps:
+        raise UserError(
+            f"{folder} is not of this run: it holds {manifest['env_steps']} env steps of {manifest['task']}, where "
+            f"config.yaml says {cfg.task.name} and num_envs={cfg.num_envs}, which makes {steps}: name another folder"
+        )
 
 
 def go_on(
@@ -85,11 +97,16 @@ def go_on(
             return stop(monitor)
         return complete(monitor, evaluation.play(env, evaluation.random_policy(env, cfg.seed)))
     except (KeyboardInterrupt, Exception) as error:
-        if not isinstance(error, UserError):
-            fail(monitor, error)
+        fail(monitor, error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise RoleFailed(
+                f"{error.filename or cfg.run_dir}: {error.strerror}; the newest good checkpoint stays: make room, then "
+                f"go on with resume=true run_dir={cfg.run_dir}"
+            ) from error
         raise
     finally:
-        monitor.writer.close()
+        if monitor.writer is not None:
+            monitor.writer.close()
 
 
 def begin(
@@ -99,26 +116,26 @@ def begin(
     run_dir = Path(cfg.run_dir)
     if manifest is not None and "replay.safetensors" not in manifest["files"]:
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
-    save(cfg, run_dir / "config.yaml")
-    note_settings(run_dir, cfg, 0 if manifest is None else manifest["env_steps"])
-    if manifest is None:  # what a start that reached no checkpoint has left
-        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
+    if cfg.init_from is not None and folder is None:
+        cfg.init_from = str(start_from(cfg.init_from, parts.shared, print))  # config.yaml names the very checkpoint
     if folder is not None:
         restore_counters(parts.shared, folder, manifest)
     monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
+    if cfg.compile:
+        monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     return monitor
 
 
-def complete(monitor: Monitor, random: evaluation.Result, **more: Any) -> dict[str, Any]:
+def complete(monitor: Monitor, random: evaluation.Result) -> dict[str, Any]:
     """The end of a run that reached it. `random`: what a random policy gets."""
-    more = {"eval_return": monitor.last_return, "random_return": float(random.returns.mean()), **more}
-    low, high = evaluation.bootstrap_interval(monitor.result.returns)
-    more["eval_return_interval"] = [low, high]
+    more = {"eval_return": monitor.last_return}
+    more["random_return"] = float(random.returns.mean()) if len(random.returns) else None
+    interval = evaluation.bootstrap_interval(monitor.result.returns)
+    more["eval_return_interval"] = interval and list(interval)
+    more["best_return"], more["best_env_steps"] = monitor.best
     if monitor.cfg.video:
         more["video"] = record(monitor.cfg, monitor.run_dir / "video.mp4", warn=monitor.progress.message)
     return monitor.summary("completed", **more)
@@ -126,14 +143,21 @@ def complete(monitor: Monitor, random: evaluation.Result, **more: Any) -> dict[s
 
 def stop(monitor: Monitor) -> dict[str, Any]:
     """The end of a session that a signal asked for."""
-    again = f"continue with resume=true run_dir={monitor.run_dir}"
-    monitor.progress.message(f"stopped by {monitor.interrupted} with a checkpoint; {again}")
-    return monitor.summary("interrupted", reason=monitor.interrupted)
+    why, run_dir = monitor.interrupted, monitor.run_dir
+    if not monitor.moved and monitor.writer is None:
+        monitor.progress.message(f"stopped by {why} before the first step: nothing was changed")
+        return {"status": "interrupted", "reason": why}
+    monitor.progress.message(f"stopped by {why} with a checkpoint; continue with resume=true run_dir={run_dir}")
+    return monitor.summary("interrupted", reason=why)
 
 
 def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
-    """The end of a run that failed."""
-    return monitor.summary("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+    """The end of a run that failed; nothing is written where nothing was touched before."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    if monitor.writer is not None:
+        with suppress(OSError):  # the first error is the one to tell
+            return monitor.summary("failed", reason=reason)
+    return {"status": "failed", "reason": reason}
 
 
 def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

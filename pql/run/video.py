@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -19,6 +20,7 @@ def record(
     seed: int = 1,
     width: int = 640,
     height: int = 480,
+    which: str = "newest",
     warn: Callable[[str], None] = print,
 ) -> str | None:
     """Write an MP4 of the newest policy of the run in `cfg.run_dir`, whole or not at all.
@@ -35,11 +37,13 @@ def record(
         import imageio.v2 as imageio
 
         env = make_env(cfg, 1, seed)
-        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.spaces, warn)
+        policy, _ = evaluation.load_policy(cfg, Path(cfg.run_dir), env.spaces, warn, which)
         policy.to(env.device)
         steps_per_frame = max(1, round(1 / (fps * env.dt)))
         obs = env.reset()
         first = env.render(width, height)  # before a file is begun: there may be nothing to render with
+        frames = max(1, round(seconds / (env.dt * steps_per_frame)))
+        began = time.monotonic()
         with evaluation.one_torch_thread(), imageio.get_writer(
             temporary,
             fps=1 / (env.dt * steps_per_frame),
@@ -50,11 +54,14 @@ def record(
             ffmpeg_log_level="error",
         ) as video:
             video.append_data(first)
-            for _ in range(1, max(1, round(seconds / (env.dt * steps_per_frame)))):
+            for number in range(1, frames):
                 for _ in range(steps_per_frame):
                     with torch.no_grad():
                         obs = env.step(policy(obs)).obs
                 video.append_data(env.render(width, height))
+                if number == min(10, frames - 1):
+                    left = (time.monotonic() - began) / number * (frames - number)
+                    warn(f"filming {seconds:g} s of the policy: about {left:.0f} s")
         env.close()
         temporary.replace(path)
         return str(path)

@@ -2,7 +2,8 @@
 
     checkpoints/000002000000/   the number: env steps
         actor.safetensors  v_learner.safetensors  p_learner.safetensors  replay.safetensors
-        manifest.json           counters, sizes and CRC-32 of each file
+        manifest.json           counters, sizes and CRC-32 of each file and of the manifest itself
+    best/                       policy and normaliser alone, of the evaluation that returned most
 
 The folder is made under a temporary name, each file is synced to disk, then the folder is renamed. The newest two
 are kept; where the newest is damaged, `newest` falls back to the one before and says so. A checkpoint of a step that
@@ -13,19 +14,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pql.files import write_atomically
 
 MANIFEST = "manifest.json"
-FORMAT = 3  # 2: observations lie side by side in a replay row; 3: groups of parameters
+# 2: observations lie side by side in a replay row; 3: groups of parameters; 4: the manifest has a checksum of its own
+FORMAT, READS = 4, (3, 4)
 KEEP = 2
+BEST = "best"
 
 
 class DamagedCheckpoint(Exception):
@@ -35,7 +41,13 @@ class DamagedCheckpoint(Exception):
 def save_tensors(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
     """One file of a checkpoint, synced to disk."""
     path = folder / f"{name}.safetensors"
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    except SafetensorError as error:  # a full disk is no OSError there
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     _sync(path)
 
 
@@ -52,12 +64,38 @@ def begin(run_dir: Path) -> Path:
     return folder
 
 
+@contextmanager
+def writing(run_dir: Path) -> Iterator[Path]:
+    """`begin`; what then fails leaves nothing behind."""
+    folder = begin(run_dir)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     """Write the manifest, give the checkpoint its name, drop all but the newest two."""
+    target = _finish(folder, env_steps, facts, folder.with_name(f"{env_steps:012d}"))
+    for old in found(target.parent.parent)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def keep_best(run_dir: Path, env_steps: int, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> Path:
+    """What a policy needs to act, {file: tensors}, as the run's best; the one before it goes."""
+    with writing(run_dir) as folder:
+        for name, values in tensors.items():
+            save_tensors(folder, name, values)
+        return _finish(folder, env_steps, facts, Path(run_dir) / BEST)
+
+
+def _finish(folder: Path, env_steps: int, facts: dict[str, Any], target: Path) -> Path:
     files = {path.name: {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in sorted(folder.iterdir())}
     manifest = {"format": FORMAT, "env_steps": env_steps, **facts, "files": files}
+    manifest["crc32"] = _crc32_of(manifest)
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
-    target = folder.with_name(f"{env_steps:012d}")
     aside = target.with_suffix(".old")
     if target.exists():  # the same step again: a run that was resumed and stopped at once
         shutil.rmtree(aside, ignore_errors=True)
@@ -65,8 +103,6 @@ def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
     os.rename(folder, target)
     _sync(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in found(target.parent.parent)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -87,18 +123,41 @@ def verify(folder: Path) -> dict[str, Any]:
         files = [(name, facts["bytes"], facts["crc32"]) for name, facts in manifest["files"].items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READS:
         raise DamagedCheckpoint(
             f"{folder.name}: it is of format {manifest.get('format')}, which another version of this program wrote and "
             f"reads; this one reads format {FORMAT}"
         )
+    if manifest["format"] >= 4 and manifest.pop("crc32", None) != _crc32_of(manifest):
+        raise DamagedCheckpoint(f"{folder.name}: its manifest is damaged (its checksum differs)")
     for name, size, crc32 in files:
         path = folder / name
         if not path.exists():
             raise DamagedCheckpoint(f"{folder.name}: {name} is missing")
         if path.stat().st_size != size or _crc32(path) != crc32:
             raise DamagedCheckpoint(f"{folder.name}: {name} is damaged (its checksum differs)")
+    for name, counted, counter in _known(folder, manifest):
+        if counted > manifest.get(counter, 0):
+            raise DamagedCheckpoint(
+                f"{folder.name}: its manifest says {counter} {manifest.get(counter, 0)}, {name} knows of {counted}"
+            )
     return manifest
+
+
+def _known(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """What files know of counters, at least: which file, how many, the manifest's name for it."""
+    keys = {"replay": (r"head", "env_steps")}  # rows written; the first windows give none
+    # steps since the last reset
+    keys["v_learner"] = (r"optimizer\..*\.step", "critic_updates")
+    keys["p_learner"] = (r"optimizer\..*\.step", "policy_updates")
+    for role, (pattern, counter) in keys.items():
+        name = f"{role}.safetensors"
+        if name not in manifest["files"]:
+            continue
+        with safe_open(folder / name, "pt") as file:
+            for key in list(file.keys()):
+                if re.fullmatch(pattern, key):
+                    yield name, int(file.get_tensor(key)), counter
 
 
 def newest(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict[str, Any]] | None:
@@ -111,8 +170,25 @@ def newest(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, di
     return None
 
 
+def best(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict[str, Any]] | None:
+    """The policy whose evaluation returned most, and its manifest; None where a run has none."""
+    folder = Path(run_dir) / BEST
+    for place in (folder, folder.with_suffix(".old")):
+        if place.is_dir():
+            try:
+                return place, verify(place)
+            except DamagedCheckpoint as error:
+                warn(f"warning: checkpoint {error}")
+    return None
+
+
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     return load_file(folder / f"{name}.safetensors")
+
+
+def _crc32_of(manifest: dict[str, Any]) -> int:
+    """Of all that a manifest says."""
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
 
 
 def _crc32(path: Path) -> int:

@@ -76,7 +76,9 @@ class Pack:
         keep_memory()
         monitors.start_clock()
         sync.take_turns(monitors, self.actors, *self.learners)
-        monitors.save()
+        monitors.stop_clock()
+        if monitors.moved:
+            monitors.save()
 
     def close(self) -> None:
         self.env.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.connection
+import os
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ from pql.errors import RoleFailed, UserError
 from pql.memory.device import mps_is_running
 from pql.memory.shared import ROLES
 from pql.runtime import checkpoint, worker
+from pql.signals import SIGNALS
 
 GRACE = 4.0  # seconds that children have to end by themselves
 START = 300.0  # seconds that a child has to import and build what it needs, as nothing beats in that time
@@ -34,9 +36,9 @@ class Team:
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch"])
         # multiprocessing's own helper starts with the first semaphore, and what stops a run must not kill it
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.wakes = {role: context.Semaphore(0) for role in ROLES}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # whoever started the run may have blocked some
         self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
             self.pipes[role], theirs[role] = context.Pipe(duplex=False)
@@ -48,7 +50,7 @@ class Team:
         self.watched, self.looked = 0.0, time.monotonic()
         self.beats = dict.fromkeys(ROLES, (0.0, 0.0))  # role -> its last heartbeat, and `watched` when that came
         # A Ctrl-C meant for the parent reaches children that cannot ignore it yet: they start with it blocked.
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for role, process in self.processes.items():
                 process.start()
@@ -60,7 +62,7 @@ class Team:
                 raise UserError(f"processes can't share GPU memory here ({why}): take runtime=sync") from error
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.SIGNALS)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Team:
         return self
@@ -128,22 +130,24 @@ class Team:
 
         After the `last` none takes another step, so that the run ends in just the state that was saved.
         """
-        folder = checkpoint.begin(monitor.run_dir)
-        self.ticket += 1
-        self.shared.save.fill_(self.ticket)
-        self.wake_all()
-        try:
-            while any(int(self.shared.paused[role]) < self.ticket for role in ROLES):
-                self.look_after()
-                self.wait(0.005)
-            monitor.save_shared(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if last:
-            self.shared.stop.fill_(1)
-        self.shared.saved.fill_(self.ticket)
-        self.wake_all()
+        with checkpoint.writing(monitor.run_dir) as folder:
+            self.ticket += 1
+            self.shared.save.fill_(self.ticket)
+            self.wake_all()
+            try:
+                while any(int(self.shared.paused[role]) < self.ticket for role in ROLES):
+                    self.look_after()
+                    self.wait(0.005)
+                for role in ROLES:
+                    number = int(self.shared.unsaved[role])
+                    if number:
+                        raise OSError(number, os.strerror(number), str(folder / f"{role}.safetensors"))
+                monitor.save_shared(folder)
+                if last:
+                    self.shared.stop.fill_(1)
+            finally:  # a full disk need not stop them
+                self.shared.saved.fill_(self.ticket)
+                self.wake_all()
 
 
 def exit_reason(code: int | None) -> str:
@@ -186,7 +190,9 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
                 team.wait(0.02)
             else:
                 monitor.evaluate_a_little(0.1)
-        team.save(monitor, last=True)
+        monitor.stop_clock()
+        if monitor.moved:
+            team.save(monitor, last=True)
 
 
 def _check_shared_memory(cfg: Any, shared: Any) -> None:

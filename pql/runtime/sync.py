@@ -49,17 +49,19 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     monitor.start_clock()
     try:
         take_turns(monitor, *roles)
-        monitor.save()
+        monitor.stop_clock()
+        if monitor.moved:
+            monitor.save()
     finally:
         roles[0].env.close()
 
 
 def save(monitor: Any, roles: Sequence[Any]) -> None:
     """A checkpoint of roles that stand still."""
-    folder = checkpoint.begin(monitor.run_dir)
-    for role in roles:
-        checkpoint.save_tensors(folder, role.role, role.state_dict())
-    monitor.save_shared(folder)
+    with checkpoint.writing(monitor.run_dir) as folder:
+        for role in roles:
+            checkpoint.save_tensors(folder, role.role, role.state_dict())
+        monitor.save_shared(folder)
 
 
 def take_turns(monitor: Any, actor: Any, v_learner: Any, p_learner: Any) -> None:

@@ -1,10 +1,12 @@
 """A child process: builds its role, loops, answers its parent.
 
-Only the standard library is imported at the top: a simulator that must be imported before torch can be.
+Only the standard library, and what needs no more, is imported at the top: a simulator may have to be imported before
+torch.
 """
 
 from __future__ import annotations
 
+import errno
 import multiprocessing.forkserver
 import os
 import signal
@@ -13,8 +15,9 @@ import time
 import traceback
 from typing import Any, Callable
 
+from pql.signals import SIGNALS
+
 WAKE_AT_LEAST_EVERY = 0.05  # seconds; a bound on every blocking call
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # they ask a run to stop; the parent answers them
 
 
 class Link:
@@ -37,12 +40,20 @@ class Link:
         ticket = int(shared.save)
         if ticket > self.saved and not int(shared.stop):
             self.saved = ticket
-            self.save()
+            self._save()
             shared.paused[self.role].fill_(ticket)
             while int(shared.saved) < ticket and not self._over():
                 self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
                 shared.heartbeat[self.role].fill_(time.monotonic())
         return not self._over()
+
+    def _save(self) -> None:
+        number = 0
+        try:
+            self.save()
+        except OSError as error:  # a full disk: the parent says so, and the role goes on
+            number = error.errno or errno.EIO
+        self.shared.unsaved[self.role].fill_(number)
 
     def _over(self) -> bool:
         return bool(int(self.shared.stop)) or os.getppid() != self.parent
@@ -56,9 +67,11 @@ class Link:
         began = time.monotonic()
         while not allowed():
             self.wakes[self.role].acquire(timeout=WAKE_AT_LEAST_EVERY)
+            now = time.monotonic()
+            self.shared.waited[self.role] += now - began  # told as it passes: a reader's interval is no longer than it
+            began = now
             if not self.attend():
                 return False
-        self.shared.waited[self.role] += time.monotonic() - began
         return True
 
     def wake(self, *roles: str) -> None:

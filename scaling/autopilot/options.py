@@ -16,7 +16,7 @@ from scaling.sweep.plan_file import parse_values, write_json
 
 STATE = "autopilot.json"
 SWEEP_WORDS = ("launcher", "trainer")  # and launcher.<field>: the sweep's own
-FIRST_RATIOS = (0.25, 0.5, 1.0, 2.0)  # multiples of the settings' own
+FIRST_RATIOS = (0.5, 1.0, 2.0, 4.0)  # multiples of the settings' own, which are chosen for speed: low
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Options:
     precision: float = option(1.5, "pilots end when the 90 % interval of the steps spans less than this factor", float)
     seeds: int = option(2, "seeds of each pilot", int)
     rounds: int = option(5, "pilot rounds at most", int)
-    utd: list | None = option(None, "ratios of the first pilots; by default a quarter, half, once and twice the "
+    utd: list | None = option(None, "ratios of the first pilots; by default half, once, twice and 4 times the "
                                     "settings' own", numbers)  # fmt: skip
     sweep: str | None = option(None, "first pilots from a file of cfg/sweep/ instead: its batch sizes too, say")
     defaults: bool = option(False, "then also train with the settings as they are, to compare", boolean)

@@ -89,7 +89,9 @@ def _parameters(options: Mapping[str, Any], parallel: int) -> dict[str, Any]:
         "exclude": options["exclude"], "signal_delay_s": int(options["signal_delay_s"]), "array_parallelism": parallel,
         "additional_parameters": {"requeue": True},
         # srun takes the cores from SRUN_CPUS_PER_TASK alone since SLURM 22.05
-        "setup": [f"export SRUN_CPUS_PER_TASK={cpus}", f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
+        # SIGUSR2, the warning, would end a Python that still starts; `limit_s` asks once more
+        "setup": ["trap '' USR2", f"export SRUN_CPUS_PER_TASK={cpus}",
+                  f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
                   *options["setup"]],
     }
     return {key: value for key, value in wanted.items() if value is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from typing import Sequence
 
@@ -13,6 +12,7 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
+from tasks.cores import cores
 from tasks.errors import TaskError
 from tasks.simulators.last_substep import LastSubstep
 from tasks.simulators.model import ModelSimulator, fitted
@@ -39,7 +39,7 @@ class MujocoSimulator(ModelSimulator):
 
     def __init__(self, task: Task, num_envs: int, threads: int | None = None):
         super().__init__(task, num_envs, torch.device("cpu"))
-        self.batch = Batch(self.model, num_envs, min(threads or _cores(), num_envs))
+        self.batch = Batch(self.model, num_envs, min(threads or cores(), num_envs))
         self._rows = torch.from_numpy(self.batch.state)  # float64; a write is the state at the next step
         self._default_row = self._rows[0].clone()
         nq, nv = self.model.nq, self.model.nv
@@ -146,13 +146,7 @@ class MujocoSimulator(ModelSimulator):
         return self.batch.qpos[index]
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _offset(batch: Batch, field: str) -> int:
     """Column of a state field in the batch's rows."""
     view = batch.bind(field)
     return (view.ctypes.data - batch.state.ctypes.data) // batch.state.itemsize
-

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import Step, VectorEnv
+from tasks.cores import cores
 from tasks.errors import TaskError
 from tasks.simulators import worker
 from tasks.simulators.process import Process
@@ -62,7 +63,7 @@ class Pool(VectorEnv):
         step_timeout: float,
     ):
         self.name, self.num_envs, self.device, self._limit = name, num_envs, device, step_timeout
-        count = min(num_envs, workers or _cores())
+        count = min(num_envs, workers or cores())
         ends = [num_envs * (k + 1) // count for k in range(count)]
         self._rows = list(zip([0, *ends], ends))
         self._workers: list[Process] = []
@@ -134,11 +135,6 @@ class Pool(VectorEnv):
         end = time.monotonic() + GRACE
         for child in self._workers:
             child.close(max(0.0, end - time.monotonic()))
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _variables() -> dict[str, str]:

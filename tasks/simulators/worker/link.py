@@ -8,7 +8,8 @@ import os
 import signal
 from multiprocessing.connection import Connection
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # they ask a run to stop; its parent answers them
+# they ask a run to stop; its parent answers them
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 def open_link(socket_number: int) -> Connection:

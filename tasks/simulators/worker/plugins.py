@@ -14,8 +14,7 @@ from .errors import Mistake
 def import_plugins(plugins: Iterable[str]) -> None:
     """Import each Python file (`*.py`) or module, once in a process. Raises Mistake where one isn't there."""
     for plugin in plugins:
-        path = Path(plugin).resolve()
-        name = f"plugin:{path}" if path.suffix == ".py" else plugin
+        path, name = Path(plugin).resolve(), _module(plugin)
         if name in sys.modules:
             continue
         try:
@@ -31,3 +30,13 @@ def import_plugins(plugins: Iterable[str]) -> None:
         except BaseException:
             sys.modules.pop(name, None)
             raise
+
+
+def is_imported(plugin: str) -> bool:
+    """Whether this process has imported it, so that to do so again would run nothing."""
+    return _module(plugin) in sys.modules
+
+
+def _module(plugin: str) -> str:
+    path = Path(plugin).resolve()
+    return f"plugin:{path}" if path.suffix == ".py" else plugin

@@ -25,7 +25,8 @@ class Stack2(Arm):
     episode_fields = ("body_pos",)
 
     def edit(self, root: ElementTree.Element) -> None:
-        remove(root, "body", *(f"box{number}" for number in range(len(self.objects), 4)))
+        for number in range(len(self.objects), 4):  # none is left over of four
+            remove(root, "body", f"box{number}")
 
     def setup(self, model: Any, device: torch.device) -> None:
         super().setup(model, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pql import config
+from pql.errors import user_errors
 from pql.runtime import checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -285,3 +288,30 @@ def test_help_names_tasks_algorithms_and_every_key(main, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 def test_device_cuda_without_one_is_refused(tiny, refused):
     refused(tiny(device="cuda"), "device=cuda is not there (no CUDA device found)", "device=cpu")
+
+
+def test_whole_number_may_be_written_as_people_write_it(tiny):
+    cfg = config.load(tiny(max_env_steps="1e5", **{"algo.hidden": "[1.6e1,16]", "algo.batch_size": "3.2e1"}))
+    assert (cfg.max_env_steps, cfg.algo.hidden, cfg.algo.batch_size) == (100_000, [16, 16], 32)
+    assert all(type(n) is int for n in (cfg.max_env_steps, *cfg.algo.hidden, cfg.algo.batch_size))
+
+
+def test_part_of_a_step_is_no_whole_number(tiny, refused):
+    refused(tiny(max_env_steps="1.5"), "max_env_steps=1.5", "Integer")
+
+
+@pytest.mark.parametrize("name", ["L\u00e4ufe \u6f22", "lr=1e-3 (a)", "it's", "a:b,c", "[x]", "back\\slash", "1e5"])
+def test_folder_may_have_any_name(tiny, tmp_path, name):
+    assert config.load(tiny(run_dir=tmp_path / name)).run_dir == str(tmp_path / name)
+    assert config.load(tiny(run_dir=f"'{tmp_path}/quoted'")).run_dir == f"{tmp_path}/quoted"
+    assert config.load([*tiny(), f"run_dir={tmp_path}/crlf\r"]).run_dir == f"{tmp_path}/crlf"
+
+
+def test_name_that_no_disk_takes_is_one_line(tiny, refused, tmp_path):
+    refused(tiny(run_dir=tmp_path / ("x" * 300)), "File name too long")
+
+
+def test_full_disk_is_one_line_and_worth_another_try(capsys):
+    with pytest.raises(SystemExit) as end, user_errors():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")
+    assert end.value.code == 1 and capsys.readouterr().err == "error: No space left on device: runs/x\n"

@@ -130,3 +130,24 @@ def test_missing_package_gets_one_line(run_dir, monkeypatch, capsys):
         export_script(f"run_dir={run_dir}")
     assert end.value.code == 2
     assert "pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("opset", "ir_version", "oldest"), [(11, 6, "1.6"), (15, 8, "1.9")])
+def test_file_for_an_older_runtime_has_the_versions_that_it_reads(
+    run_dir, tmp_path, opset, ir_version, oldest, capsys
+):
+    out = tmp_path / "policy.onnx"
+    versions = f"opset={opset}", f"ir_version={ir_version}"
+    assert export_script(f"run_dir={run_dir}", "steps=2", f"out={out}", *versions) == 0
+    model = onnx.load(str(out))
+    assert [entry.version for entry in model.opset_import] == [opset] and model.ir_version == ir_version
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith(f"opset {opset}, IR version {ir_version}: for onnxruntime {oldest} or newer")
+
+
+def test_version_that_cannot_be_had_gets_one_line(run_dir, capsys):
+    for word, said in (("opset=3", "at least 9, or 0"), ("opset=99", "none above"), ("ir_version=99", "none above")):
+        with pytest.raises(SystemExit) as end:
+            export_script(f"run_dir={run_dir}", "steps=2", word)
+        err = capsys.readouterr().err
+        assert end.value.code == 2 and err.count("\n") == 1 and said in err

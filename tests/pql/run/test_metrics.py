@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,3 +102,34 @@ def test_time_left_is_the_sooner_of_both_limits(monkeypatch, capsys):
     clock[0] += 20
     progress.show(1000, 0, 20.0, 0.0, None)
     assert "left 0:01:10" in capsys.readouterr().out
+
+
+def test_wandb_plots_over_env_steps_and_keeps_its_run_when_this_one_is_resumed(tmp_path, monkeypatch):
+    """Its own step only rises: an evaluation that is written after later lines would be dropped."""
+    runs = []
+
+    class Run:
+        def __init__(self, **asked):
+            self.asked, self.defined, self.logged = asked, [], []
+            runs.append(self)
+
+        def define_metric(self, name, step_metric=None):
+            self.defined.append((name, step_metric))
+
+        def log(self, values, **more):
+            self.logged.append((values["env_steps"], more))
+
+        def finish(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=Run))
+    for keep_until in (None, 24):
+        writer = MetricsWriter(tmp_path, {"seed": 1}, True, keep_until)
+        for step in (16, 24, 8):
+            writer.write({"env_steps": step})
+        writer.close()
+    assert [run.logged for run in runs] == [[(16, {}), (24, {}), (8, {})]] * 2
+    assert runs[0].defined == [("env_steps", None), ("*", "env_steps")]
+    assert runs[0].asked["id"] == runs[1].asked["id"] and runs[1].asked["resume"] == "allow"
+    MetricsWriter(tmp_path, {"seed": 1}, True, None).close()  # begun anew
+    assert runs[2].asked["id"] != runs[0].asked["id"]

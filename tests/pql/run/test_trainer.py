@@ -78,7 +78,7 @@ def test_line_holds_the_metrics_that_others_rely_on(completed):
     always = "env_steps wall_time_s critic_updates policy_updates utd critic_flops train_return train_length"
     more = "train_episodes invalid_transitions critic_loss q policy_loss critic_grad_norm policy_grad_norm policy_age"
     waits = {"wait_actor", "wait_v_learner", "wait_p_learner"}
-    assert set(first) == {*always.split(), *more.split(), "contact_overflows", *waits}
+    assert set(first) == {*always.split(), *more.split(), "diverged_episodes", "contact_overflows", *waits}
     assert first["critic_updates"] == 50 and first["policy_updates"] == 25 and first["utd"] == 50 / 400
     # 50 steps of 8 environments, episodes of at most 25 steps: the window of 100 is partly filled and says so
     assert 16 <= first["train_episodes"] < 100 and 0 < first["train_length"] <= 25
@@ -193,3 +193,43 @@ def test_simulator_of_a_plugin_is_named_like_any_other(tiny):
     assert config.load(tiny(sim="plane")).sim.name == "plane"
     with pytest.raises(UserError, match=r"unknown sim 'plan' \(did you mean plane\?\)"):
         config.load(tiny(sim="plan"))
+
+
+def test_clock_counts_training_alone_and_no_share_of_waiting_is_above_one(tiny, tmp_path, monkeypatch):
+    """Neither the last checkpoint nor the final evaluation; the two are made slow here."""
+    at, clock = {}, trainer.Monitor
+    for name in ("start_clock", "stop_clock"):
+        original = getattr(clock, name)
+
+        def noted(self, name=name, original=original):
+            original(self)
+            at[name] = time.monotonic()
+
+        monkeypatch.setattr(clock, name, noted)
+    finish, episodes = checkpoint.finish, trainer.evaluation.episodes
+
+    def slow_finish(*args):
+        time.sleep(0.5)
+        return finish(*args)
+
+    def slow_episodes(*args):
+        time.sleep(0.5)
+        yield from episodes(*args)
+
+    monkeypatch.setattr(checkpoint, "finish", slow_finish)
+    monkeypatch.setattr(trainer.evaluation, "episodes", slow_episodes)
+    summary = train(config.load(tiny(eval_interval=0, max_env_steps=400, log_interval=150)))
+    assert summary["wall_time_s"] == pytest.approx(at["stop_clock"] - at["start_clock"], abs=0.02)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert {line["wall_time_s"] for line in lines if line["env_steps"] == 400} == {summary["wall_time_s"]}
+    assert all(0 <= line[f"wait_{role}"] <= 1 for line in lines for role in ("actor", "v_learner") if "utd" in line)
+
+
+def test_what_takes_long_after_training_says_what_it_is(tiny, capsys):
+    train(config.load(tiny(eval_interval=800, max_env_steps=1200)))
+    assert "evaluating the final policy: 4 episodes, about 0 s as the last one took" in capsys.readouterr().out
+
+
+def test_two_runs_started_in_one_second_have_folders_of_their_own(tiny):
+    one, two = (config.load(tiny(run_dir=None)).run_dir for _ in range(2))
+    assert one != two and one.startswith("runs/Point_pql_s3_")

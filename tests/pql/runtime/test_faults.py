@@ -101,17 +101,17 @@ def test_exception_and_nan_from_the_simulator_end_the_run_naming_the_actor(tiny,
 
 
 def test_signal_ends_the_run_cleanly_with_a_checkpoint(tiny, script):
-    """SIGINT, then on the resumed run SIGTERM, then SIGUSR2 (a batch system's): each time exit code 0."""
+    """SIGINT, then on the resumed run SIGHUP, then SIGUSR2 (a batch system's): the exit codes that shells expect."""
     overrides = tiny(**{**ENDLESS, "checkpoint_interval": 0})
     before = 0
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         run = script(overrides)
         run.until(lambda run=run, before=before: run.env_steps() > before, what="training to go on")
         run.seen |= set(run.roles().values())
         began = time.monotonic()
         os.killpg(run.process.pid, number)  # to the whole group, as a terminal's Ctrl-C goes
         code, out, err = end_within_limit(run, began)
-        assert code == 0 and err == ""
+        assert code == 128 + number and err == ""
         assert f"stopped by {number.name} with a checkpoint" in out
         summary = summary_of(run)
         assert summary["status"] == "interrupted" and summary["reason"] == number.name
@@ -128,7 +128,7 @@ def test_ctrl_c_while_the_processes_start_is_a_clean_stop_too(tiny, script):
     began = time.monotonic()
     os.killpg(run.process.pid, signal.SIGINT)
     code, out, err = run.end(60)  # the processes finish importing first
-    assert code == 0 and err == "" and "stopped by SIGINT with a checkpoint" in out
+    assert code == 130 and err == "" and "stopped by SIGINT with a checkpoint" in out
     assert began and checkpoint.newest(run.run_dir)[1]["env_steps"] <= 800
 
 
@@ -179,4 +179,4 @@ def test_time_for_which_the_whole_run_was_stopped_is_no_hang(tiny, script):
     os.killpg(run.process.pid, signal.SIGCONT)
     run.until(lambda: checkpoint.found(run.run_dir)[-1].name > steps, what="training to go on")
     run.process.terminate()
-    assert run.end(LIMIT)[0] == 0
+    assert run.end(LIMIT)[0] == 143

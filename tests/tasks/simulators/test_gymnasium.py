@@ -322,6 +322,6 @@ def test_it_is_never_chosen_by_itself():
 def test_workers_ignore_what_stops_a_run(made):
     env = made("Clock-v0", 2)
     for worker in made.workers:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
             os.kill(worker.popen.pid, number)
     assert env.step(torch.zeros(2, 2)).valid.all()

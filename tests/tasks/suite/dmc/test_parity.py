@@ -121,7 +121,7 @@ def test_every_task_of_the_suite_has_its_name_here(load):
 
 def test_models_are_dm_controls_field_by_field(load):
     """But for what an episode changes, and for colours."""
-    some = "cartpole-three_poles", "swimmer-swimmer15", "stacker-stack_2"
+    some = "cartpole-three_poles", "swimmer-swimmer15", "stacker-stack_2", "stacker-stack_4"
     for name in (*some, *(("manipulator-insert_peg", "quadruped-walk", "dog-walk", "dog-fetch") if STEPS else ())):
         task = tasks.get(f"dmc/{name}")
         ours = tasks.make(f"dmc/{name}", 1, sim="mujoco", threads=1).simulator.model

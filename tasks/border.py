@@ -1,0 +1,83 @@
+"""What a task's functions return, held against what they promise: torch would broadcast what is of another shape."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+import torch
+from torch import Tensor
+
+from tasks.errors import TaskError
+from tasks.task import Start
+
+
+class Border:
+    """The shapes and dtypes of one task's environments. Nothing here looks at a tensor's value.
+
+    Args:
+        name: the task's, for the line that tells what is wrong.
+        rows: environments.
+        dtype: of the state that the task is given: what it computes from that may be float32, or this.
+    """
+
+    def __init__(self, name: str, rows: int, dtype: torch.dtype):
+        self.name, self.rows = name, rows
+        self.floats = {torch.float32, dtype}
+
+    def sizes(self, task: Any) -> None:
+        """The whole numbers that a task declares. Raises TaskError."""
+        for name, least in (("obs_dim", 1), ("action_dim", 1), ("critic_obs_dim", 0), ("max_episode_steps", 1)):
+            value = getattr(task, name, None)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise TaskError(f"{self.name}.{name} is {value!r}: must be a whole number of at least {least}")
+
+    def floating(self, function: str, value: Any, columns: int | None, rule: str, any_float: bool = False) -> Tensor:
+        """`value`, which is (N, columns), or (N,) where `columns` is None, of floats. Raises TaskError with `rule`."""
+        shape = (self.rows,) if columns is None else (self.rows, columns)
+        self._tensor(function, value, rule)
+        if value.shape != shape:
+            raise TaskError(f"{self.name}.{function} gave {tuple(value.shape)}, but {rule}")
+        if not value.is_floating_point() or not (any_float or value.dtype in self.floats):
+            kinds = "floats" if any_float else " or ".join(sorted(map(_short, self.floats)))
+            raise TaskError(f"{self.name}.{function} gave {_short(value.dtype)}, but {rule}, of {kinds}")
+        return value
+
+    def judged(self, found: Any) -> tuple[Tensor, Tensor]:
+        """What `judge` returned. Raises TaskError."""
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TaskError(f"{self.name}.judge gave {type(found).__name__}, but must give (reward, terminated)")
+        reward, terminated = found
+        self.floating("judge", reward, None, f"the reward must be one number per environment, ({self.rows},)")
+        rule = f"terminated must be one bool per environment, ({self.rows},)"
+        self._tensor("judge", terminated, rule)
+        if terminated.shape != (self.rows,) or terminated.dtype != torch.bool:
+            raise TaskError(
+                f"{self.name}.judge gave {_short(terminated.dtype)} {tuple(terminated.shape)}, but {rule}"
+            )
+        return reward, terminated
+
+    def begun(self, start: Start, model: Any) -> None:
+        """What `reset` returned. Raises TaskError."""
+        for name, value, columns in (("qpos", start.qpos, model.nq), ("qvel", start.qvel, model.nv)):
+            self.floating("reset", value, columns, f"{name} must be ({self.rows}, {columns})", any_float=True)
+        self._each("reset", start.memory, "what is remembered must have a row per environment", ())
+
+    def metrics(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Extra values for a step's info, (N, ...) or single ones. Raises TaskError."""
+        return self._each("metrics", found, "a metric must be one number, or have a row per environment", (0,))
+
+    def _each(self, function: str, found: Any, rule: str, dims: Iterable[int]) -> dict[str, Tensor]:
+        for key, value in found.items():
+            self._tensor(function, value, rule)
+            if value.dim() not in dims and value.shape[:1] != (self.rows,):
+                shape = tuple(value.shape)
+                raise TaskError(f"{self.name}.{function} gave {key} {shape}, but {rule}, ({self.rows}, ...)")
+        return found
+
+    def _tensor(self, function: str, value: Any, rule: str) -> None:
+        if not isinstance(value, Tensor):
+            raise TaskError(f"{self.name}.{function} gave {type(value).__name__}, but {rule}, a torch tensor")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).replace("torch.", "")

@@ -26,8 +26,9 @@ ITS_OWN = "learned_on_a_gpu or thousands_of_ants"
 PARTS = {
     "itself": ["emulated_gpu/emulation.py"],
     "learners": ["pql/runtime/test_gpu.py", "-k", f"not ({RUNS} or {ITS_OWN})"],
-    "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel"],
-    "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync"],
+    # each kind of run in one of the two runtimes; a GPU runs all in both
+    "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel and (plain or told or v_on_second)"],
+    "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync and (pql_d or bfloat16 or on_cpu)"],
     "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py"],
     "simulation": ["tasks/simulators/test_mujoco_warp.py", "-k", f"not ({ITS_OWN})"],
 }

@@ -117,6 +117,7 @@ class Run:
             [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=str(cwd),
             env={**os.environ, **(env or {})}, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests may run under nohup
         )  # fmt: skip
         self.seen = set()
 

@@ -24,7 +24,13 @@ def test_each_ends_a_run_with_a_checkpoint_and_the_exit_code_that_shells_expect(
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     monkeypatch.setenv("POINT_FAULT", f"v_learner:{name}:10")
-    assert script.main(tiny(algo="pql_faulty", eval_interval=0)) == 128 + getattr(signal, name)
+    before = signal.getsignal(getattr(signal, name))
+    if before == signal.SIG_IGN:  # these tests themselves run under nohup
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    try:
+        assert script.main(tiny(algo="pql_faulty", eval_interval=0)) == 128 + getattr(signal, name)
+    finally:
+        signal.signal(getattr(signal, name), before)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["reason"], summary["critic_updates"]) == ("interrupted", name, 10)
     assert checkpoint.newest(tmp_path / "run")[1]["critic_updates"] == 10

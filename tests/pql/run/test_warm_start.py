@@ -36,13 +36,13 @@ def test_run_begins_with_the_networks_and_the_normaliser_of_another(completed, t
 
 def test_it_acts_by_its_policy_from_the_first_step_and_learns_on(completed, tiny, tmp_path, monkeypatch):
     seen = []
-    explore = actor.Actor._act
+    act = actor.Actor.act
 
-    def noted(self, obs):
+    def noted(self):
         seen.append((int(self.shared.vector_steps), self.random_steps))
-        return explore(self, obs)
+        return act(self)
 
-    monkeypatch.setattr(actor.Actor, "_act", noted)
+    monkeypatch.setattr(actor.Actor, "act", noted)
     summary = train(config.load(tiny(init_from=completed[2], max_env_steps=320)))
     assert seen[0] == (0, 0) and summary["critic_updates"] == 40
     resumed = train(config.load([f"run_dir={tmp_path / 'run'}", "resume=true", "max_env_steps=640"]))

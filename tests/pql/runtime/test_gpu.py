@@ -159,9 +159,14 @@ def test_what_is_not_a_number_is_noticed_two_steps_late_and_never_saved(tiny, tm
         assert all(value.isfinite().all() for value in load_file(path).values())
 
 
-@pytest.mark.parametrize("changes", [{}, {"algo": "pql_d"}, {"task.options.told": "true"}, {"autocast": "true"},
-                                     {"algo.v_device": "cpu"}, {"algo.p_device": "cpu"},
-                                     {"algo.v_device": "cuda:1"}])  # fmt: skip
+CHANGES = {
+    "plain": {}, "pql_d": {"algo": "pql_d"}, "told": {"task.options.told": "true"}, "bfloat16": {"autocast": "true"},
+    "v_on_cpu": {"algo.v_device": "cpu"}, "p_on_cpu": {"algo.p_device": "cpu"},
+    "v_on_second": {"algo.v_device": "cuda:1"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("runtime", ["parallel", "sync"])
 def test_run_on_a_gpu_holds_its_ratio_and_can_be_resumed(tiny, tmp_path, runtime, changes):
     if torch.cuda.device_count() == 1 and "cuda:1" in changes.values():

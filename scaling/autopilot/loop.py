@@ -29,7 +29,7 @@ from scaling.report import fit as fitting
 from scaling.report import plan as planning
 from scaling.report.html import write_report
 from scaling.sweep import cli as sweeping
-from scaling.sweep.plan_file import Resolver, load_group, load_plan, make_request, write_json
+from scaling.sweep.plan_file import Resolver, load_plan, make_request, write_json
 
 LEVELS = 5
 SURE = 1.1  # the run may take this much more than the steps that 95 % of runs need
@@ -71,44 +71,45 @@ class Autopilot:
 
     # ---- pilots
 
-    def fly(self) -> int:
+    def fly(self, first: rounds.Round) -> int:
         """The whole loop; 0: the run reached the target, 1: it did not, or there was none."""
         try:
-            plan, laws = self.pilots()
+            plan, laws = self.pilots(first)
             return self.conclude(plan, laws)
         except Stopped as why:
             self.say(f"stopped: {why}")
             return 1
 
-    def pilots(self) -> tuple[planning.Plan, Path]:
+    def pilots(self, decided: rounds.Round) -> tuple[planning.Plan, Path]:
         """Rounds of pilots until the law is sharp enough or their share is spent; the plan, the folder of its laws."""
         unit, limit = self.options.unit, self.options.share * self.options.amount
-        fixed, decided = self.first()
-        for number in range(1, self.options.rounds + 1):
-            path = self.pilot / f"round-{number}.yaml"
+        files = [self.pilot / f"round-{number}.yaml" for number in range(1, self.options.rounds + 1)]
+        known = sum(path.exists() for path in files)  # the last of these may have been cut short, those before were not
+        for number, path in list(enumerate(files, 1))[max(0, known - 1) :]:
             if not path.exists():
-                decided.write(path, fixed)
-                self.say(f"round {number}: {decided.why}: {len(decided.points) * len(decided.seeds)} runs")
+                decided.write(path)
+                self.say(f"round {number}: {decided.why}: {len(decided)} runs")
             self.run_sweep(self.pilot, path, extend=True)
             spent = rounds.spent(self.pilot, unit)
             laws = self.out / "laws" / f"round-{number}"
             self.say(f"round {number}: pilots have taken {spent:.4g} of {limit:.4g} {unit}; laws in {laws}")
-            fixed.pop("max_time", None)
             cells, left = load_plan(self.pilot).cells, limit - spent
             ratios, plan, planner, trouble = self.learn(laws)
             if plan is None:
-                decided = rounds.longer(cells, self.pilot, ratios, self.options, left)
-                if decided is None:
+                more = rounds.longer(cells, self.pilot, ratios, self.options, left)
+                if more is None:
                     raise Stopped(f"{trouble}, and longer pilots would take more than their share: raise budget= or"
                                   " share=, or lower target=")  # fmt: skip
+                decided = more
                 continue
             span = rounds.width(plan)
             if span <= self.options.precision:
                 self.say(f"the steps to {self.options.target:g} are known to a factor of {span:.2f}: pilots are done")
                 return plan, laws
-            decided = rounds.narrowing(plan, planner, cells, self.options, left)
-            if decided is None:
+            more = rounds.narrowing(plan, planner, cells, self.options, left)
+            if more is None:
                 break
+            decided = more
         if plan is None:
             raise Stopped(f"{trouble} after {self.options.rounds} rounds: raise rounds=, or lower target=")
         if plan.undetermined:
@@ -116,19 +117,14 @@ class Autopilot:
         self.say(f"pilots end with the steps known to a factor of {span:.2f}")
         return plan, laws
 
-    def first(self) -> tuple[dict[str, Any], rounds.Round]:
-        """What all pilots have in common, and the first of them."""
-        request = make_request({}, [*self.training, "max_env_steps=1"])
-        common = {key: value for key, value in request.fixed.items() if key != rounds.STEPS}
-        if self.options.sweep is not None:
-            return common, _Copied(load_group("sweep", self.options.sweep), self.training, self.options.sweep)
+    def first(self) -> rounds.Round:
+        """The first round; bad words are refused here, before anything is written."""
         defaults: Mapping[str, Any] = {}
-        if self.resolve is not None:
+        if self.options.sweep is None and self.resolve is not None:
             defaults = self.resolve(self.training)
-        elif self.options.utd is None or self.options.unit != "steps":
+        elif self.options.sweep is None and (self.options.utd is None or self.options.unit != "steps"):
             raise InputError("another trainer's defaults are not known: give utd=<ratios> and a budget in steps")
-        decided, own = rounds.first_round(self.options, defaults)
-        return {**own, **common}, decided
+        return rounds.first_round(self.options, self.training, defaults)
 
     def run_sweep(self, out: Path, path: Path, extend: bool = False) -> None:
         """Run what is missing of a sweep file's cells. Raises Interrupted."""
@@ -228,20 +224,6 @@ class Autopilot:
         return outcome.reached(out / load_plan(out).cells[0].run_dir, self.options.target)
 
 
-class _Copied:
-    """The first round from a sweep file of the user's."""
-
-    def __init__(self, content: Mapping[str, Any], training: Sequence[str], name: str):
-        request = make_request(content, training, name)
-        self.content = {"axes": {",".join(keys): values for keys, values in request.axes.items()},
-                        "fixed": request.fixed, "assume": request.assume}  # fmt: skip
-        count = int(np.prod([len(values) for values in request.axes.values()]))
-        self.why, self.points, self.seeds = f"as sweep={name} says", [None] * count, [None]
-
-    def write(self, path: Path, fixed: Mapping[str, Any]) -> None:
-        write_json(path, self.content)
-
-
 def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
     """scripts/autopilot.py: 0, 1 (see `Autopilot.fly`), 2 for a user's mistake in one line, 128 + a signal's number."""
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -251,12 +233,13 @@ def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
         options, training, sweep = split(argv)
         foreign = any(word.startswith("trainer=") for word in sweep)
         autopilot = Autopilot(options, training, sweep, None if foreign else resolve)
+        first = autopilot.first()
         if options.dry_run:
-            return _dry_run(autopilot)
-        autopilot.first()  # refuses bad words before anything is written
+            _describe(options, first)
+            return 0
         claim(options, [*training, *sweep])
         autopilot.pilot.mkdir(exist_ok=True)
-        return autopilot.fly()
+        return autopilot.fly(first)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -270,14 +253,11 @@ def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _dry_run(autopilot: Autopilot) -> int:
-    _, decided = autopilot.first()
-    options = autopilot.options
-    print(f"round 1: {decided.why}: {len(decided.points) * len(decided.seeds)} runs, for half of the pilots' share")
+def _describe(options: Options, first: rounds.Round) -> None:
+    """What a flight would do."""
+    print(f"round 1: {first.why}: {len(first)} runs")
+    for keys, values in first.axes.items():
+        print(f"  {keys}: {', '.join(map(str, values))}")
     print(f"then up to {options.rounds - 1} rounds more, until the steps to {options.target:g} are known to a factor of"
-          f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")
+          f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")  # fmt: skip
     print("then one run at the cheapest ratio, with what is left")
-    for point in decided.points:
-        if point is not None:
-            print("  " + " ".join(f"{key}={value:.6g}" for key, value in point.items()))
-    return 0

@@ -2,56 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from scaling.autopilot.options import FIRST_RATIOS, Options
+from scaling.errors import InputError
 from scaling.laws.uncertainty import interval
 from scaling.report.plan import Plan, Planner
 from scaling.sweep.cell import last_metrics
-from scaling.sweep.plan_file import Cell, load_plan, write_json
+from scaling.sweep.plan_file import Cell, load_group, load_plan, make_request, write_json
 
 MARGIN = 1.3  # of the steps that the laws ask for: a run must be seen to cross
 LONGER = 2.0  # times the steps of runs that did not get there
 LEAST_RATIOS = 3  # that must reach the target before there is a law
-UTD, STEPS = "algo.utd", "max_env_steps"
+UTD, STEPS, SEED = "algo.utd", "max_env_steps", "seed"
 
 
 @dataclass
 class Round:
-    """Pilots to run: one point per configuration, `seeds` of each, what they have in common, and why."""
+    """Pilots to run: a sweep file's axes, what its runs have in common, and why."""
 
-    points: list[dict[str, Any]]
-    seeds: list[int]
+    axes: dict[str, list[Any]]
+    fixed: dict[str, Any]
     why: str
+    assume: dict[str, float] = field(default_factory=dict)
 
-    def write(self, path: Path, fixed: Mapping[str, Any]) -> None:
+    def write(self, path: Path) -> None:
         """As a sweep file, which scripts/sweep.py takes as well."""
-        keys = list(self.points[0])
-        axes = {",".join(keys): [[point[key] for key in keys] for point in self.points], "seed": self.seeds}
-        write_json(path, {"axes": axes, "fixed": dict(fixed)})  # JSON is YAML
+        write_json(path, {"axes": self.axes, "fixed": self.fixed, "assume": self.assume})  # JSON is YAML
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.axes.values()))
 
 
-def first_round(options: Options, defaults: Mapping[str, Any]) -> tuple[Round, dict[str, Any]]:
-    """Pilots at several ratios for half of the pilots' share, equally much each; and what all pilots have in common.
+def pilots(points: Sequence[Mapping[str, Any]], seeds: Sequence[int], fixed: Mapping[str, Any], why: str) -> Round:
+    """A round of these points, each with each seed."""
+    keys = list(points[0])
+    values = [[point[key] for key in keys] for point in points]
+    return Round({",".join(keys): values, SEED: list(seeds)}, dict(fixed), why)
 
-    defaults: the training settings, resolved (`algo.utd`, `max_env_steps`, ...).
+
+def first_round(options: Options, training: Sequence[str], defaults: Mapping[str, Any]) -> Round:
+    """Pilots at several ratios for half of the pilots' share, equally much each; or those of a sweep file.
+
+    Args:
+        training: `key=value` words of all runs.
+        defaults: the training settings, resolved (`algo.utd`, `max_env_steps`, ...).
     """
+    if options.sweep is not None:
+        request = make_request(load_group("sweep", options.sweep), training, f"sweep file {options.sweep}")
+        axes = {",".join(keys): values for keys, values in request.axes.items()}
+        if not any(SEED in keys for keys in request.axes) or UTD not in ",".join(axes):
+            raise InputError(f"sweep={options.sweep}: an autopilot needs its axes {UTD} and {SEED}")
+        return Round(axes, request.fixed, f"as sweep={options.sweep} says", request.assume)
     ratios = options.utd or [factor * float(defaults[UTD]) for factor in FIRST_RATIOS]
-    seeds = list(range(options.seeds))
-    each = options.share * options.amount / 2 / (len(ratios) * len(seeds))
-    fixed: dict[str, Any] = {"video": False}
-    if options.unit == "steps":
-        steps = int(each)
-        fixed["eval_interval"] = max(1, steps // 25)
-    else:
-        steps = int(defaults[STEPS])
-        fixed["max_time"] = each
+    each = options.share * options.amount / 2 / (len(ratios) * options.seeds)
+    steps = int(each) if options.unit == "steps" else int(defaults[STEPS])
+    common = make_request({}, [*training, f"{STEPS}={steps}"]).fixed
+    limit = {"eval_interval": max(1, steps // 25)} if options.unit == "steps" else {"max_time": each}
+    del common[STEPS]
     points = [{UTD: ratio, STEPS: steps} for ratio in ratios]
-    return Round(points, seeds, f"{len(ratios)} ratios around the settings' own, {options.seeds} seeds each"), fixed
+    why = f"{len(ratios)} ratios around the settings' own, {options.seeds} seeds each"
+    return pilots(points, range(options.seeds), {"video": False, **limit, **common}, why)
+
+
+def varied(cells: Sequence[Cell]) -> list[str]:
+    """The keys, beside seed and steps, in which pilots differ: the ratio, and what a sweep file gave to vary."""
+    keys = dict.fromkeys(key for cell in cells for key in cell.overrides)
+    return [key for key in keys if key not in (SEED, STEPS, "max_time")
+            and len({str(cell.overrides.get(key)) for cell in cells}) > 1]  # fmt: skip
+
+
+def common_to(cells: Sequence[Cell]) -> dict[str, Any]:
+    """What all pilots have in common, for more of them: how long they take is each round's own."""
+    differ = {SEED, STEPS, "max_time", *varied(cells)}
+    return {key: value for key, value in cells[0].overrides.items() if key not in differ}
 
 
 def longer(
@@ -61,27 +90,29 @@ def longer(
 
     The cheapest come first: they are dropped from the dear end until the round is affordable.
     """
-    ran: dict[float, tuple[float, float]] = {}  # ratio -> steps and cost of its longest run
+    keys = varied(cells)
+    ran: dict[tuple, tuple[float, float]] = {}  # settings -> steps and cost of their longest run
     for cell in cells:
-        ratio = float(cell.overrides[UTD])
-        if not any(np.isclose(ratio, known) for known in reached):
+        if not any(np.isclose(float(cell.overrides[UTD]), known) for known in reached):
+            settings = tuple(cell.overrides[key] for key in keys)
             steps, cost = (used(pilot / cell.run_dir, unit) for unit in ("steps", options.unit))
-            ran[ratio] = max(ran.get(ratio, (0.0, 0.0)), (steps, cost))
+            ran[settings] = max(ran.get(settings, (0.0, 0.0)), (steps, cost))
     points, left = [], affordable
-    for ratio, (steps, cost) in sorted(ran.items(), key=lambda item: item[1][1]):
+    for settings, (steps, cost) in sorted(ran.items(), key=lambda item: item[1][1]):
         left -= LONGER * cost * options.seeds
         if left < 0 or steps == 0:
             break
-        points.append({UTD: ratio, STEPS: int(LONGER * steps)})
+        points.append({**dict(zip(keys, settings)), STEPS: int(LONGER * steps)})
     if not points:
         return None
-    return Round(points, _fresh(cells, options.seeds), f"{len(ran)} ratios have not reached the target: longer runs")
+    why = f"{len({settings[keys.index(UTD)] for settings in ran})} ratios have not reached the target: longer runs"
+    return pilots(points, _fresh(cells, options.seeds), common_to(cells), why)
 
 
 def narrowing(plan: Plan, planner: Planner, cells: Sequence[Cell], options: Options, affordable: float) -> Round | None:
     """The runs that narrow the steps' interval most per cost, as many as are affordable; None where none is."""
-    keys = ["algo.batch_size", "algo.critic_lr", *planner.laws.json["settings"].get("learning_rate_keys", [])]
-    swept = [key for key in keys if len({str(cell.overrides.get(key)) for cell in cells}) > 1]
+    settings, keys = planner.laws.json["settings"], varied(cells)
+    rates = {"algo.critic_lr", *settings.get("learning_rate_keys", [])}
     points, left = [], affordable
     for run in plan.next_runs:
         steps = MARGIN * run["env_steps"]
@@ -89,20 +120,19 @@ def narrowing(plan: Plan, planner: Planner, cells: Sequence[Cell], options: Opti
         left -= options.seeds * (steps if options.unit == "steps" else seconds)
         if left < 0:
             break
-        point = {UTD: float(f"{run['utd']:.4g}"), STEPS: int(steps)}
-        for key in swept:
-            point[key] = round(run["batch_size"]) if key == "algo.batch_size" else float(f"{run['learning_rate']:.3g}")
-        points.append(point)
+        values = {UTD: float(f"{run['utd']:.4g}"), "algo.batch_size": round(run["batch_size"]),
+                  **dict.fromkeys(rates, float(f"{run['learning_rate']:.3g}"))}  # fmt: skip
+        points.append({**{key: values[key] for key in keys}, STEPS: int(steps)})
     if not points:
         return None
     low, high = interval(plan.env_steps)
     why = f"the steps' interval spans a factor of {high / low:.2f}: runs that narrow it most per cost"
-    return Round(points, _fresh(cells, options.seeds), why)
+    return pilots(points, _fresh(cells, options.seeds), common_to(cells), why)
 
 
 def _fresh(cells: Sequence[Cell], count: int) -> list[int]:
     """Seeds that no pilot had."""
-    start = 1 + max(int(cell.overrides["seed"]) for cell in cells)
+    start = 1 + max(int(cell.overrides[SEED]) for cell in cells)
     return list(range(start, start + count))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from scaling.autopilot import loop
+from scaling.autopilot.options import split
+from scaling.sweep.plan_file import load_plan
 
 LEARNER = f"trainer={sys.executable} {Path(__file__).with_name('learner.py')}"
 COMMON = ["target=80", "utd=0.25,0.5,1,2", LEARNER, "launcher.workers=2", "launcher.pin=false", "launcher.gpus=0"]
@@ -63,6 +65,34 @@ def test_runs_that_do_not_get_there_are_followed_by_longer_ones(fly, tmp_path):
     assert json.loads((tmp_path / "loop/report.json").read_text())["runs"]["the run"]["env_steps"]
 
 
+def test_a_budget_in_seconds_ends_runs_by_their_clocks(tmp_path):
+    words = ["target=80", "budget=5000s", LEARNER, *COMMON[3:], f"out={tmp_path / 'loop'}"]
+    options, training, sweep = split(words)
+    (tmp_path / "loop" / "pilot").mkdir(parents=True)
+    flight = loop.Autopilot(options, training, sweep, lambda words: {"algo.utd": 0.5, "max_env_steps": 400_000})
+    assert flight.fly(flight.first()) == 0
+    report = json.loads((tmp_path / "loop/report.json").read_text())
+    assert report["unit"] == "seconds" and report["spent"]["pilots"] <= 2500 * 1.02
+    assert 0 < report["spent"]["run"] <= 5000 - report["spent"]["pilots"]
+    ratios = {cell.overrides["algo.utd"] for cell in load_plan(tmp_path / "loop/pilot").cells}
+    assert {0.25, 0.5, 1.0, 2.0} <= ratios  # around the settings' own
+
+
+def test_pilots_of_a_sweep_file_vary_what_it_varies_and_keep_what_it_fixes(fly, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "axes: {algo.utd: [0.5, 1, 2], algo.batch_size: [64, 128, 256], seed: [0, 1]}\n"
+        "fixed: {max_env_steps: 100000, eval_interval: 4000, num_envs: 7}\n"
+    )
+    words = [word for word in COMMON if not word.startswith("utd=")]
+    code = loop.main([*words, f"out={tmp_path / 'loop'}", f"sweep={file}", "budget=6e6steps", "precision=1.05", "rounds=2"])
+    cells = load_plan(tmp_path / "loop/pilot").cells
+    assert code == 0 and len(cells) > 18 and all(cell.overrides["num_envs"] == 7 for cell in cells)
+    assert all("algo.batch_size" in cell.overrides for cell in cells)
+    run = load_plan(tmp_path / "loop/run").cells[0].overrides
+    assert run["num_envs"] == 7 and 90 < run["algo.batch_size"] < 180
+
+
 def test_what_cannot_be_reached_is_said_and_other_folders_are_left_alone(fly, tmp_path, capsys):
     assert fly("budget=3e5steps") == 1  # 9375 steps each
     shown = capsys.readouterr().out
@@ -88,6 +118,9 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(fly, tmp_path):
     assert fly("budget=6e6steps") == 0
     again = json.loads((tmp_path / "loop/report.json").read_text())
     assert len(started(tmp_path)) == len(set(started(tmp_path)))
+    log = [line.partition("  ")[2] for line in (tmp_path / "loop/log.txt").read_text().splitlines()]
+    told = [line for line in log if line.startswith("round")]
+    assert len({line[: line.index(":") + 20] for line in told}) == len(told), told  # each once, with one set of numbers
     assert again["runs"]["the run"]["env_steps"]
 
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from typing import Any, Mapping
+from typing import Any
 
 from scaling.errors import InputError
 from scaling.sweep.cli import main
@@ -14,11 +13,12 @@ from scaling.sweep.cli import main
 def resolve(overrides: list[str]) -> dict[str, Any]:
     """The training configuration that `overrides` give, flat; a key or value it refuses is bad input here too."""
     from pql.config import load
+    from pql.config.together import flat
     from pql.errors import UserError
     from tasks.errors import TaskError
 
     try:
-        return dict(_flat(dataclasses.asdict(load(overrides))))
+        return flat(load(overrides))
     except (UserError, TaskError) as error:
         raise InputError(str(error)) from error
 
@@ -33,14 +33,6 @@ def numbers(overrides: list[str]) -> set[str]:
     if why:
         raise InputError(f"pack: {why}: leave pack out")
     return numbers_of(cfg) | set(OF_ONE_RUN)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Any:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 if __name__ == "__main__":

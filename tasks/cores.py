@@ -18,7 +18,7 @@ def _quotas(membership: Path, cgroups: Path) -> list[float]:
     """Cores' worth of time that each cgroup above this process allows (v2: cpu.max, v1: cpu.cfs_quota_us)."""
     found = []
     for line in _text(membership).splitlines():
-        _, controllers, inner = line.split(":", 2)
+        _, controllers, inner = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         place = Path(inner.lstrip("/"))
@@ -27,7 +27,7 @@ def _quotas(membership: Path, cgroups: Path) -> list[float]:
                 words = _text(folder / "cpu.max").split() or [
                     _text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
                 ]
-                if len(words) == 2 and all(word.isdigit() for word in words):  # "max" and -1: no limit
+                if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # "max" and -1: no limit
                     found.append(int(words[0]) / int(words[1]))
     return found
 

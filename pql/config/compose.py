@@ -91,7 +91,7 @@ def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config
     """
     cfg = _raw(path)
     if plugins:
-        cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
+        cfg.plugins = _from_anywhere(plugins)
     module, colon, _ = str(OmegaConf.select(cfg, "task.name")).partition(":")
     named = [*(() if plugins else (cfg.plugins or ())), *([module] if colon and module not in plugins else ())]
     new = [name for name in map(str, named) if not tasks.is_imported(name)]
@@ -103,6 +103,11 @@ def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config
     if new:
         print(f"trust=true: importing {', '.join(new)}, as {path} says", file=sys.stderr)
     return _with_plugins(cfg)
+
+
+def _from_anywhere(plugins: Sequence[str]) -> list[str]:
+    """As they are found from other folders, in which a run is resumed, played and exported."""
+    return [str(Path(name).resolve()) if name.endswith(".py") else name for name in plugins]
 
 
 def _with_plugins(cfg: DictConfig) -> Config:
@@ -353,8 +358,7 @@ def _first_line(error: BaseException) -> str:
 
 def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
-    # a run is resumed, played and exported from other folders than it was started in
-    cfg.plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in cfg.plugins]
+    cfg.plugins = _from_anywhere(cfg.plugins)
     if cfg.init_from is not None:
         cfg.init_from = str(Path(cfg.init_from).resolve())
     a = cfg.algo

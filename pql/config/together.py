@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from pql.config.compose import load, new_run_dir, parse
 from pql.config.schema import Config, known_keys
@@ -74,18 +74,18 @@ def why_not_together(cfgs: Sequence[Config]) -> str | None:
         return "wandb=true logs one run at a time"
     numbers = numbers_of(first)
     for cfg in cfgs[1:]:
-        mine, theirs = _flat(first), _flat(cfg)
+        mine, theirs = flat(first), flat(cfg)
         for name in {**mine, **theirs}:
             a, b = mine.get(name), theirs.get(name)
-            if a != b and not (name in numbers and _is_number(a) and _is_number(b)):
+            if name not in OF_ONE_RUN and a != b and not (name in numbers and _is_number(a) and _is_number(b)):
                 return f"they differ in {name} ({a} and {b}), which changes more than numbers"
     return None
 
 
 def differing_numbers(cfgs: Sequence[Config]) -> dict[str, list[float]]:
     """Option of the algorithm -> its values, where not all are equal."""
-    flat = [_flat(cfg) for cfg in cfgs]
-    found = {name: [values[name] for values in flat] for name in numbers_of(cfgs[0])}
+    each = [flat(cfg) for cfg in cfgs]
+    found = {name: [values[name] for values in each] for name in numbers_of(cfgs[0])}
     return {name[len("algo.") :]: values for name, values in found.items() if len(set(values)) > 1}
 
 
@@ -103,12 +103,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _flat(cfg: Config) -> dict[str, Any]:
-    def walk(tree: Mapping[str, Any], prefix: str) -> Any:
+def flat(cfg: Config) -> dict[str, Any]:
+    """A configuration by dotted key."""
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in tree.items():
             if isinstance(value, dict) and value:
                 yield from walk(value, f"{prefix}{name}.")
             else:
                 yield prefix + name, value
 
-    return {name: value for name, value in walk(dataclasses.asdict(cfg), "") if name not in OF_ONE_RUN}
+    return dict(walk(dataclasses.asdict(cfg), ""))

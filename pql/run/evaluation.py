@@ -64,22 +64,22 @@ def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | 
     lengths = torch.zeros(env.num_envs, device=env.device)
     alive = torch.ones(env.num_envs, device=env.device)
     diverged = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    counted = 0
+    counted = torch.zeros((), dtype=torch.int64, device=env.device)
     for _ in range(env.max_episode_steps + 1):
         with torch.no_grad():
             step = env.step(act(obs))
-        returns += alive * step.reward
+        returns += torch.where(alive > 0, step.reward, 0.0)  # what follows an episode may be no number
         lengths += alive
         # An episode may be cut as invalid for want of its last observation, too; then nothing is counted.
-        count = int(torch.as_tensor(step.info.get("diverged_episodes", 0)).sum())
-        if count > counted:
-            diverged |= (alive > 0) & step.truncated & ~step.valid
+        count = step.info.get("diverged_episodes", counted).sum()
+        diverged |= (count > counted) & (alive > 0) & step.truncated & ~step.valid
         counted = count
         alive *= ~(step.terminated | step.truncated)
         obs = step.obs
         whole = ~diverged & returns.isfinite()
-        yield Played(*(part.cpu().numpy() for part in (returns, lengths, whole, alive)))
-        if not alive.any():
+        seen = torch.stack((returns, lengths, whole.float(), alive)).cpu().numpy()
+        yield Played(seen[0], seen[1], seen[2] > 0, seen[3])
+        if not seen[3].any():
             return
 
 

@@ -88,6 +88,8 @@ def go_on(
 ) -> dict[str, Any]:
     """Train from a checkpoint, or from the start, to the end."""
     monitor = begin(cfg, prepare(cfg, env.spaces), env, interrupt, folder, manifest)
+    if cfg.compile:
+        monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     try:
         runtime = sync if cfg.runtime == "sync" else parallel
         runtime.run(cfg, monitor, folder)
@@ -124,8 +126,6 @@ def begin(
     if folder is not None:
         monitor.restore_shared(folder)
         monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
-    if cfg.compile:
-        monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     return monitor
 
 

@@ -31,8 +31,8 @@ class Team:
     def __init__(self, cfg: Any, shared: Any, resume_from: Path | None):
         self.cfg, self.shared = cfg, shared
         # forked from a process that has imported torch and nothing else: one import instead of three, and no second one
-        # for the next run in this process. It sees no CUDA device, nor another package of ours: it would look for
-        # them in the working directory.
+        # for the next run in this process. It touches no CUDA device, and nothing of ours: it would look for that in
+        # the working directory. Its environment is that of the first run; so each role is told the present one.
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch"])
         # multiprocessing's own helper starts with the first semaphore, and what stops a run must not kill it
@@ -42,7 +42,7 @@ class Team:
         self.processes, self.pipes, theirs = {}, {}, {}
         for role in ROLES:
             self.pipes[role], theirs[role] = context.Pipe(duplex=False)
-            arguments = (role, config.dumps(cfg), shared, self.wakes, theirs[role], resume_from)
+            arguments = (role, config.dumps(cfg), dict(os.environ), shared, self.wakes, theirs[role], resume_from)
             self.processes[role] = context.Process(
                 target=worker.main, args=arguments, name=f"pql-{role}", daemon=True
             )

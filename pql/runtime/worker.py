@@ -122,15 +122,20 @@ def p_learner_loop(learner: Any, link: Link, pacer: Any) -> None:
         link.wake("v_learner")
 
 
-def main(role: str, text: str, shared: Any, wakes: dict[str, Any], pipe: Any, resume_from: Any) -> None:
+def main(
+    role: str, text: str, environ: dict[str, str], shared: Any, wakes: dict[str, Any], pipe: Any, resume_from: Any
+) -> None:
     """Entry point of a child. Signals are the parent's business; an exception goes to it through `pipe`.
 
     Args:
         text: the configuration, by `config.dumps`: nothing unpickles a plugin's types before it is imported.
+        environ: the environment variables of the process that trains.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the parent blocked them until here
+    os.environ.clear()
+    os.environ.update(environ)
     _be(role)
     try:
         _work(role, text, shared, wakes, resume_from)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pql import config
+from pql.errors import RoleFailed
 from pql.memory.shared import ROLES
 from pql.run.trainer import train
 from pql.runtime import checkpoint
@@ -180,3 +181,10 @@ def test_time_for_which_the_whole_run_was_stopped_is_no_hang(tiny, script):
     run.until(lambda: checkpoint.found(run.run_dir)[-1].name > steps, what="training to go on")
     run.process.terminate()
     assert run.end(LIMIT)[0] == 143
+
+
+def test_a_role_has_the_environment_of_its_run_and_not_of_the_first_in_its_process(tiny, plugin, monkeypatch, tmp_path):
+    train(config.load(tiny(runtime="parallel", run_dir=tmp_path / "first")))
+    monkeypatch.setenv("POINT_FAULT", "v_learner:raise:50")
+    with pytest.raises(RoleFailed, match="a fault in the v_learner"):
+        train(config.load(tiny(runtime="parallel", run_dir=tmp_path / "second", algo="pql_faulty")))

@@ -84,8 +84,8 @@ def test_pilots_of_a_sweep_file_vary_what_it_varies_and_keep_what_it_fixes(fly, 
         "axes: {algo.utd: [0.5, 1, 2], algo.batch_size: [64, 128, 256], seed: [0, 1]}\n"
         "fixed: {max_env_steps: 100000, eval_interval: 4000, num_envs: 7}\n"
     )
-    words = [word for word in COMMON if not word.startswith("utd=")]
-    code = loop.main([*words, f"out={tmp_path / 'loop'}", f"sweep={file}", "budget=6e6steps", "precision=1.05", "rounds=2"])
+    words = [word for word in COMMON if not word.startswith("utd=")] + [f"out={tmp_path / 'loop'}", f"sweep={file}"]
+    code = loop.main([*words, "budget=6e6steps", "precision=1.05", "rounds=2"])
     cells = load_plan(tmp_path / "loop/pilot").cells
     assert code == 0 and len(cells) > 18 and all(cell.overrides["num_envs"] == 7 for cell in cells)
     assert all("algo.batch_size" in cell.overrides for cell in cells)

@@ -7,6 +7,7 @@ from typing import Any, Iterable
 import torch
 from torch import Tensor
 
+from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.task import Start
 
@@ -77,6 +78,40 @@ class Border:
     def _tensor(self, function: str, value: Any, rule: str) -> None:
         if not isinstance(value, Tensor):
             raise TaskError(f"{self.name}.{function} gave {type(value).__name__}, but {rule}, a torch tensor")
+
+
+def look_at_first_step(env: VectorEnv) -> VectorEnv:
+    """`env`, made by a simulator that brings its own environments: its first step is held against `Step`'s promises.
+
+    That step raises TaskError where a tensor has another shape or dtype, which a replay row would hide by broadcasting.
+    """
+    step = env.step
+
+    def first(action: Tensor) -> Step:
+        found = step(action)
+        del env.step  # the class's own again
+        _check(env, found)
+        return found
+
+    env.step = first
+    return env
+
+
+def _check(env: VectorEnv, step: Step) -> None:
+    rows, flag, seen = (env.num_envs,), torch.bool, (env.num_envs, env.obs_dim)
+    kinds = {"obs": (seen, torch.float32), "reward": (rows, torch.float32), "next_obs": (seen, torch.float32)}
+    kinds.update({name: (rows, flag) for name in ("terminated", "truncated", "valid")})
+    if env.critic_obs_dim:
+        told = (env.num_envs, env.critic_obs_dim), torch.float32
+        kinds.update({"critic_obs": told, "next_critic_obs": told})
+    for name, (shape, dtype) in kinds.items():
+        value = getattr(step, name, None)
+        rule = f"{_short(dtype)} {shape}"
+        if not isinstance(value, Tensor):
+            raise TaskError(f"{env.name}.step gave {name} as {type(value).__name__}, but it must be a tensor, {rule}")
+        if value.shape != shape or value.dtype != dtype:
+            found = f"{_short(value.dtype)} {tuple(value.shape)}"
+            raise TaskError(f"{env.name}.step gave {name} as {found}, but it must be {rule}")
 
 
 def _short(dtype: torch.dtype) -> str:

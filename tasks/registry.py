@@ -8,6 +8,7 @@ from typing import Any, Sequence
 import torch
 
 from tasks.base import VectorEnv
+from tasks.border import look_at_first_step
 from tasks.env import TaskEnv
 from tasks.errors import TaskError
 from tasks.simulators.base import BACKENDS, Backend, Simulator
@@ -102,7 +103,7 @@ def make(
     if backend.own_tasks is not None:
         if not isinstance(seed, int):
             raise TaskError(f"sim={backend.name} can't step the environments of several seeds together")
-        return backend.make(name, task_options, num_envs, **options)
+        return look_at_first_step(backend.make(name, task_options, num_envs, **options))
     try:
         task = get(name)(**task_options)
     except TypeError as error:
@@ -111,7 +112,7 @@ def make(
         raise TaskError(f"task {name} can't take the options {sorted(task_options)}: {error}") from error
     made = backend.make(name, task, num_envs * len(seeds), **{**options, "seed": seeds[0]})
     if isinstance(seed, int):
-        return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else made
+        return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else look_at_first_step(made)
     if not isinstance(made, Simulator) or made.in_place or task.draws:
         made.close()
         what = f"task {name} draws its starts one by one, which" if task.draws else f"sim={backend.name}, which"

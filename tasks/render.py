@@ -12,6 +12,7 @@ from tasks.base import VectorEnv
 from tasks.errors import TaskError
 from tasks.task import Task
 
+SHADOWS = 2048  # pixels each way of the map of shadows; mujoco's own: 4096
 _REMEDY = "install EGL with a software driver (Debian: apt install libegl1 libgl1-mesa-dri) or set MUJOCO_GL"
 
 
@@ -56,14 +57,18 @@ class Renderer:
             if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE:
                 # Draw the floor where it begins to push: that is where feet are seen to rest.
                 model.geom_pos[geom, 2] += 2 * model.geom_margin[geom]
-        glob = model.vis.global_
+        glob, quality = model.vis.global_, model.vis.quality
         glob.offwidth, glob.offheight = max(glob.offwidth, width), max(glob.offheight, height)
+        # Without a GPU a picture's time goes into the map of shadows and the mirror image in the floor as much as into
+        # what is looked at: half of it is saved, and the eye finds no difference.
+        quality.shadowsize = min(quality.shadowsize, SHADOWS)
         self._model, self._data = model, mujoco.MjData(model)
         try:
             _use_egl()
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as error:  # whatever a missing driver makes PyOpenGL raise
             raise TaskError(f"no OpenGL to render with ({type(error).__name__}): {_REMEDY}") from error
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._camera = mujoco.MjvCamera()
         if not isinstance(task.camera, dict):
             self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED

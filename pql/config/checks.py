@@ -21,7 +21,7 @@ def validate(cfg: Config) -> None:
     for name in known_keys(a.name):
         value = OmegaConf.select(values, name)
         require(not isinstance(value, float) or math.isfinite(value), name, "a finite number")
-    require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel or sync")
+    require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel, sync or auto")
     require(cfg.matmul_precision in ("highest", "high", "medium"), "matmul_precision", "highest, high or medium")
     for name in ("num_envs", "max_env_steps", "eval_episodes", "log_interval", "lead_steps"):
         require(getattr(cfg, name) >= 1, name, "at least 1")

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 import tasks
 from pql import algorithms
 from pql.config.checks import check_identity, validate
-from pql.config.devices import device_for, resolve_device
+from pql.config.devices import device_for, resolve_device, runtime_for
 from pql.config.plugins import import_plugins
 from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
 from pql.errors import UserError, nearest
@@ -372,6 +372,8 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
             raise UserError("give algo.critic_updates_per_step or algo.utd")
         a.critic_updates_per_step = a.utd * cfg.num_envs
     a.utd = a.critic_updates_per_step / max(1, cfg.num_envs)
+    if cfg.runtime == "auto":
+        cfg.runtime = runtime_for(cfg.device, a.utd * cfg.max_env_steps)
     if cfg.run_dir is None:
         cfg.run_dir = new_run_dir(cfg, f"s{cfg.seed}")
 

@@ -1,4 +1,4 @@
-"""Which device a `device=` stands for."""
+"""Which device `device=auto` stands for, and which runtime `runtime=auto`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import torch
 
 import tasks
 from pql.errors import UserError
+from tasks.cores import cores
+
+SHORT = 10_000  # critic updates: three processes take some seconds to start, which so few can't win back
+
+
+def runtime_for(device: str, critic_updates: float) -> str:
+    """What `runtime=auto` stands for: three processes, but one where those would not pay on a CPU.
+
+    Args:
+        device: where environments and learners are.
+        critic_updates: of the whole run, by its limit of env steps.
+    """
+    return "sync" if device == "cpu" and (cores() == 1 or critic_updates < SHORT) else "parallel"
 
 
 def resolve_device(name: str, key: str = "device") -> torch.device:

@@ -45,7 +45,9 @@ class Config:
     threads: ThreadsConfig = field(default_factory=ThreadsConfig)
     preset: str = key("auto", "sizes: cpu, gpu; auto: by the device")
     device: str = key("auto", "auto, cpu, cuda, cuda:1, ...")
-    runtime: str = key("parallel", "parallel: three processes; sync: one process, deterministic")
+    runtime: str = key(
+        "auto", "parallel: three processes; sync: one, deterministic; auto: sync on one core and for < 10,000 updates"
+    )
     num_envs: int = key(4096, "environments stepped together")
     seed: int = key(0, "seeds networks, simulation, exploration and sampling")
     run_dir: Optional[str] = key(None, "where everything is written; null: runs/<task>_<algo>_s<seed>_<time>")

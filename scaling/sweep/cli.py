@@ -149,6 +149,8 @@ def _plan(own: Mapping[str, str], overrides: Sequence[str], out: Path, resolve: 
     settings: Mapping[str, Any] = {}
     if resolve and not trainer:
         settings = resolve_request(request, resolve, ("device",) if remote else (), lambda s: print(s, file=sys.stderr))
+        if "runtime" in settings and not any("runtime" in keys for keys in (request.fixed, *request.axes)):
+            request.fixed["runtime"] = settings["runtime"]  # one for all cells, as their seconds are compared
     else:
         for key in (item.partition("=")[0] for item in overrides):
             close = difflib.get_close_matches(key, OWN, n=1, cutoff=0.8)

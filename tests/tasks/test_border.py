@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import tasks
+from tasks.border import look_at_first_step
 
 pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4 and Python 3.11")
 
@@ -112,3 +113,44 @@ def test_task_on_float64_state_may_return_float64(made):
     env = made(dtype=torch.float64)
     step = env.step(torch.ones(3, 2))
     assert step.obs.dtype == step.reward.dtype == torch.float32
+
+
+class Foreign(tasks.VectorEnv):
+    """Environments that a plugin's simulator brings, one tensor of whose steps may be another than it must be."""
+
+    name, num_envs, obs_dim, action_dim, critic_obs_dim = "Foreign", 3, 4, 2, 5
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def reset(self):
+        return torch.zeros(3, 4)
+
+    def step(self, action):
+        no, seen, told = torch.zeros(3, dtype=torch.bool), torch.zeros(3, 4), torch.zeros(3, 5)
+        step = tasks.Step(seen, torch.zeros(3), no, no, seen, ~no, {}, told, told)
+        return step._replace(**self.changes)
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("reward", torch.zeros(3, 1), "float32 (3, 1), but it must be float32 (3,)"),
+        ("reward", torch.zeros(()), "float32 (), but it must be float32 (3,)"),
+        ("terminated", torch.zeros(3), "float32 (3,), but it must be bool (3,)"),
+        ("valid", True, "bool, but it must be a tensor, bool (3,)"),
+        ("next_obs", torch.zeros(1, 4), "float32 (1, 4), but it must be float32 (3, 4)"),
+        ("obs", torch.zeros(3, 4, dtype=torch.float64), "float64 (3, 4), but it must be float32 (3, 4)"),
+        ("next_critic_obs", None, "NoneType, but it must be a tensor, float32 (3, 5)"),
+    ],
+)
+def test_step_of_a_simulator_that_brings_its_own_environments_is_looked_at_once(name, value, said):
+    with pytest.raises(tasks.TaskError) as caught:
+        look_at_first_step(Foreign(**{name: value})).step(torch.zeros(3, 2))
+    assert str(caught.value) == f"Foreign.step gave {name} as {said}"
+
+
+def test_what_keeps_the_promises_steps_as_before():
+    env = look_at_first_step(Foreign())
+    env.step(torch.zeros(3, 2))
+    assert "step" not in vars(env)  # from now on nothing stands between

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,7 +88,11 @@ def test_registered_simulator_is_found_and_auto_prefers_the_first_that_can_run()
     made = []
 
     def backend(name, why):
-        return tasks.Backend(name, "cpu", lambda: why, lambda *args, **kwargs: made.append((name, kwargs)))
+        def make(*args, **kwargs):
+            made.append((name, kwargs))
+            return SimpleNamespace(step=None)
+
+        return tasks.Backend(name, "cpu", lambda: why, make)
 
     before = dict(simulator.BACKENDS)
 

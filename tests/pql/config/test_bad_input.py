@@ -79,7 +79,7 @@ def trained(completed, tmp_path):
         ("algo.hidden=[64,0]", ["algo.hidden", "positive widths"]),
         ("algo.batch_size=[1,2]", ["algo.batch_size"]),
         ("algo=[pql]", ["unknown algo"]),
-        ("runtime=threads", ["runtime=threads", "parallel or sync"]),
+        ("runtime=threads", ["runtime=threads", "parallel, sync or auto"]),
         ("num_envs=0", ["num_envs=0", "at least 1"]),
         ("algo.n_step=0", ["algo.n_step=0", "at least 1"]),
         ("algo.gamma=1", ["algo.gamma=1", "in [0, 1)"]),

@@ -115,6 +115,15 @@ def test_every_axis_value_is_shown_to_the_trainers_config():
     assert {o for overrides in seen for o in overrides} >= {"algo.utd=1", "algo.utd=3", "seed=1"}
 
 
+def test_all_cells_have_the_runtime_of_the_first_unless_one_is_given(tmp_path):
+    words = ["algo.utd=0.1,0.2", "seed=0", "max_env_steps=1000"]
+    resolve = lambda overrides: {"runtime": "sync" if "algo.utd=0.1" in overrides else "parallel"}  # noqa: E731
+    plan = sweep_cli._plan({"dry_run": "true"}, words, tmp_path / "a", resolve, remote=False)
+    assert [cell.overrides["runtime"] for cell in plan.cells] == ["sync", "sync"]
+    plan = sweep_cli._plan({"dry_run": "true"}, [*words, "runtime=parallel"], tmp_path / "b", resolve, remote=False)
+    assert [cell.overrides["runtime"] for cell in plan.cells] == ["parallel", "parallel"]
+
+
 def test_cost_counts_updates_as_utd_times_steps_and_divides_time_among_workers(tmp_path):
     plan = plan_of("algo.utd=1,3", "seed=0,1")
     cost = estimate(plan, plan.cells, tmp_path, 2)

@@ -100,7 +100,7 @@ def look_at_first_step(env: VectorEnv) -> VectorEnv:
 def _check(env: VectorEnv, step: Step) -> None:
     rows, flag, seen = (env.num_envs,), torch.bool, (env.num_envs, env.obs_dim)
     kinds = {"obs": (seen, torch.float32), "reward": (rows, torch.float32), "next_obs": (seen, torch.float32)}
-    kinds.update({name: (rows, flag) for name in ("terminated", "truncated", "valid")})
+    kinds.update(dict.fromkeys(("terminated", "truncated", "valid"), (rows, flag)))
     if env.critic_obs_dim:
         told = (env.num_envs, env.critic_obs_dim), torch.float32
         kinds.update({"critic_obs": told, "next_critic_obs": told})

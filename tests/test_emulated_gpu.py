@@ -119,6 +119,16 @@ def test_isaac_gyms_simulation_is_on_the_gpu_in_a_process_of_its_own(emulated, s
     assert json.loads((tmp_path / "run/summary.json").read_text())["device"] == "cuda"
 
 
+def test_health_check_of_the_isaac_gym_image_steps_a_task_the_first_time_alone(emulated, standin, tmp_path):
+    path = os.pathsep.join([standin.environment()["PYTHONPATH"], emulated["PYTHONPATH"], str(TESTS.parent)])
+    check = [TESTS.parent / "docker/health_isaacgym.py"]
+    said = [
+        python(check, {**emulated, "PYTHONPATH": path}, tmp_path, TMPDIR=str(tmp_path)).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert said[0][-1:] == ["Cartpole steps on cuda:0"] and not any("steps" in line for line in said[1])
+
+
 def test_driver_without_cuda_ipc_is_named_with_the_remedy(emulated, tmp_path):
     words = [SCRIPTS / "train.py", "task=Cartpole", "run_dir=run", *TINY]
     done = python(words, emulated, tmp_path, code=2, EMULATED_GPU_WITHOUT_IPC="1")

@@ -34,7 +34,7 @@ TASKS = [
     ("Ingenuity", ("env.maxEpisodeLength=60",), "pre", 0, BOTH),
     ("Trifinger", ("env.episodeLength=60",), "pre", 113, TIME),
     ("AllegroKuka", ("env.subtask=regrasping", "env.episodeLength=100"), "pre", 99, BOTH),
-    ("AllegroKuka", ("env.subtask=throw", "env.episodeLength=100"), "pre", 99, BOTH),
+    ("AllegroKuka", ("env.subtask=throw", "env.episodeLength=100"), "pre", 99, TIME),
     ("AllegroKukaTwoArmsLSTM", ("env.episodeLength=60",), "pre", 196, BOTH),
     ("AllegroHandDextremeManualDR", ("env.resetTime=1",), "pre", 174, BOTH),
     ("FactoryTaskNutBoltPick", ("rl.max_episode_length=60",), "pre", 0, TIME),

@@ -1,4 +1,4 @@
-"""The Isaac Gym image's health: what it is for imports and, once in a container's life where a GPU is there, one task steps.
+"""The Isaac Gym image's health: what it is for imports; the first time, where a GPU is there, one task steps.
 
 Not each time: a simulation takes gigabytes of the GPU's memory, which the container's training may need.
 """

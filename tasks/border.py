@@ -89,8 +89,9 @@ def look_at_first_step(env: VectorEnv) -> VectorEnv:
 
     def first(action: Tensor) -> Step:
         found = step(action)
-        del env.step  # the class's own again
         _check(env, found)
+        if vars(env).get("step") is first:
+            del env.step  # the class's own again
         return found
 
     env.step = first

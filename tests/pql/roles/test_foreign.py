@@ -68,7 +68,7 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
         "task": "DictClock-v0", "sim": "gymnasium", "plugins": f"[{FOREIGN / 'foreign_envs.py'}]", "device": "cpu",
         "run_dir": run_dir, "num_envs": 8, "max_env_steps": 1600, "log_interval": 400, "eval_interval": 800,
         "eval_episodes": 2, "sim.threads": 2, "algo.batch_size": 32, "algo.hidden": "[16]", "algo.replay_size": 1200,
-        "algo.warmup_steps": 8, "algo.critic_updates_per_step": 1,
+        "algo.warmup_steps": 8, "algo.critic_updates_per_step": 1, "runtime": "parallel",
     }  # fmt: skip
     code, out, err = script([f"{key}={value}" for key, value in settings.items()], cwd=tmp_path).end(300)
     assert code == 0, (out, err)

@@ -78,7 +78,7 @@ def test_cartpole_is_learned_in_three_processes_and_two_of_simulation(standin, s
     settings = {
         "task": "Cartpole", "sim": "isaacgym", "device": "cpu", "seed": 1, "run_dir": run_dir, "video": "false",
         "max_env_steps": 50_000, "eval_interval": 10_000, "eval_episodes": 16, "checkpoint_interval": 0,
-        "task.cfg.env.episodeLength": 501,
+        "task.cfg.env.episodeLength": 501, "runtime": "parallel",
     }  # fmt: skip
     run = script([f"{key}={value}" for key, value in settings.items()], env=standin.environment(), cwd=tmp_path)
     code, out, err = run.end(300)

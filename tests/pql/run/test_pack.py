@@ -55,8 +55,8 @@ def assert_near(cfg, other):
     """What training measures to 1e-5; what falling poles make of the same policy to 1e-4."""
     assert len(lines_of(cfg)) == len(lines_of(other)) > 6
     for line, theirs in zip(lines_of(cfg), lines_of(other)):
-        rel = 1e-4 if "eval_return" in line else 1e-5
-        assert line == pytest.approx(theirs, rel=rel, abs=1e-6)
+        rel, least = (1e-4, 1e-5) if "eval_return" in line else (1e-5, 1e-6)
+        assert line == pytest.approx(theirs, rel=rel, abs=least)
 
 
 def assert_same(cfg, other):

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -290,14 +291,15 @@ def test_environment_in_its_own_process_takes_overrides_and_one_seed_gives_one_t
 
 def test_auto_prefers_isaacgym_where_it_can_run_and_the_device_is_its_own(small, monkeypatch):
     made = []
-    fakes = {
-        "isaacgym": simulator.BACKENDS["isaacgym"]._replace(
-            unavailable=lambda: None, make=lambda *a, **k: made.append(("isaacgym", a))
-        ),
-        "mujoco": simulator.BACKENDS["mujoco"]._replace(
-            unavailable=lambda: None, make=lambda *a, **k: made.append(("mujoco", a[0]))
-        ),
-    }
+
+    def backend(name, what):
+        def make(*args, **kwargs):
+            made.append((name, what(args)))
+            return SimpleNamespace(step=None)
+
+        return simulator.BACKENDS[name]._replace(unavailable=lambda: None, make=make)
+
+    fakes = {"isaacgym": backend("isaacgym", lambda args: args), "mujoco": backend("mujoco", lambda args: args[0])}
     monkeypatch.setattr("tasks.simulators.base.BACKENDS", fakes)
     monkeypatch.setattr("tasks.registry.BACKENDS", fakes)
     monkeypatch.setattr("tasks.registry._device", lambda backend, device: torch.device("cpu"))

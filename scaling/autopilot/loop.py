@@ -28,6 +28,7 @@ from scaling.laws.uncertainty import interval
 from scaling.report import fit as fitting
 from scaling.report import plan as planning
 from scaling.report.html import write_report
+from scaling.report.laws_json import write
 from scaling.sweep import cli as sweeping
 from scaling.sweep.plan_file import Resolver, load_plan, make_request, write_json
 
@@ -59,6 +60,7 @@ class Autopilot:
         self.options, self.training, self.sweep, self.resolve = options, list(training), list(sweep), resolve
         self.out = Path(options.out)
         self.pilot = self.out / "pilot"
+        self.fitted: tuple[Any, Path] | None = None  # the last round's fit and the folder of its laws
 
     def say(self, text: str) -> None:
         """A line of the log, once: what is decided again after a kill is in it already."""
@@ -75,10 +77,17 @@ class Autopilot:
         """The whole loop; 0: the run reached the target, 1: it did not, or there was none."""
         try:
             plan, laws = self.pilots(first)
+            self.show()
             return self.conclude(plan, laws)
         except Stopped as why:
             self.say(f"stopped: {why}")
+            self.show()
             return 1
+
+    def show(self) -> None:
+        """report.html of the last round's laws, to be looked at while the run goes on; its figures take seconds."""
+        if self.fitted is not None:
+            write_report(*self.fitted)
 
     def pilots(self, decided: rounds.Round) -> tuple[planning.Plan, Path]:
         """Rounds of pilots until the law is sharp enough or their share is spent; the plan, the folder of its laws."""
@@ -151,7 +160,8 @@ class Autopilot:
                                                  published=False, samples=500))  # fmt: skip
         except InputError as error:
             return set(), None, None, str(error)
-        write_report(result, out)
+        write(result, out)
+        self.fitted = result, out
         crossings = result.crossings
         at = np.flatnonzero(np.isclose(crossings.thresholds_, target))
         got = np.isfinite(crossings.steps_[0][:, at]).any(axis=1)

@@ -124,10 +124,10 @@ def disturb(sweep: SlurmSweep, cells: list[str], past: int, lost: int) -> None:
     shown = sweep.finish(process, 1)
     assert f"{len(sweep.cells) - 1} done, 1 missing" in shown and "continue with" in shown
     assert not is_done(sweep.out / cancelled.run_dir)
-    assert "1 jobs submitted" in sweep.run()
+    assert "1 jobs submitted" in sweep.run("trust=true")  # with the trainer that the plan names
     sweep.assert_each_done_once(lost)
     assert sweep.outcomes(preempted)[0] == "stopped" and sweep.outcomes(killed)[0] == "failed"
-    assert "none needs a run" in sweep.run()
+    assert "none needs a run" in sweep.run("trust=true")
 
 
 def test_preempted_killed_and_cancelled_cells_end_done_once_with_little_lost(sweep):
@@ -151,7 +151,7 @@ def test_cell_that_is_preempted_again_and_again_ends_done(sweep):
     """SLURM 22.05 warns a job with SIGUSR2 once; later preemptions come as SIGTERM."""
     process = sweep.start(*FAKE_CELLS, "seed=0")
     for times in (1, 2, 3):
-        sweep.cluster.until(lambda: len(sweep.running()) == 1, "the cell at work")
+        sweep.cluster.until(lambda: len(sweep.running()) == 1, "the cell at work", 180)
         sweep.cluster.call("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
         sweep.cluster.until(lambda n=times: sweep.outcomes(sweep.cells[0]).count("stopped") == n, "a preemption")
     sweep.finish(process, 0)
@@ -163,7 +163,7 @@ def test_killed_sweep_leaves_its_jobs_running_and_a_restart_submits_nothing_twic
     sweep.cluster.until(lambda: len(sweep.running()) == 2, "two cells at work")
     process.kill()
     process.communicate()
-    shown = sweep.run()
+    shown = sweep.run("trust=true")
     assert "0 jobs submitted, 4 were in the queue" in shown
     sweep.assert_each_done_once(0)
     assert all(sweep.outcomes(cell) == ["done"] for cell in sweep.cells)

@@ -18,7 +18,11 @@ def run(options: Options) -> None:
     """Print the plan in 80 columns."""
     plan, laws, _ = make_plan(options)
     choice = f"at σ = {options.utd:g}" if options.utd else f"least {plan.currency}"
-    print(f"Plan for return {plan.target:.4g} of {plan.task or 'the typical task'}, {choice}; intervals hold 90 %\n")
+    kind = laws.json.get("crossing", {"kind": "mean"})
+    who = {"mean": "", "median_seed": "the median seed at "}.get(kind["kind"]) if kind["kind"] != "probability" else (
+        f"{kind['probability']:.0%} of the seeds at ")  # fmt: skip
+    whose = f"{who}return {plan.target:.4g} of {plan.task or 'the typical task'}"
+    print(f"Plan for {whose}, {choice}; intervals hold 90 %\n")
     rows = [
         ("σ: updates per transition", with_interval(plan.utd)),
         ("batch size", with_interval(plan.batch_size, ".4g")),

@@ -1,4 +1,6 @@
-"""From learning curves to D_J, the environment steps until the mean return first reaches J, as far as they tell.
+"""From learning curves to D_J, the environment steps until the return first reaches J, as far as they tell.
+
+`mean`: the mean over seeds reaches J; `median_seed`: the median seed does; `probability`: a stated share of seeds does.
 
 A curve says between which two evaluations it crosses, no more. One that never does is censored on the right, at its
 horizon; one that is above J at its first evaluation on the left: D lies somewhere below that, and is no number.
@@ -15,7 +17,9 @@ import copy
 import numpy as np
 import pandas as pd
 
+from scaling.curves.shares import KINDS, share_crossing
 from scaling.curves.table import unit_of
+from scaling.errors import InputError
 
 SHORT_RUN = 0.95  # a seed that ends before this share of its cell's median length is left out, and said so
 MAX_POINTS = 500  # of a curve; denser logs are averaged in pairs, triples, ...: far below the width of a crossing
@@ -90,11 +94,8 @@ def drop_recovery(steps: np.ndarray, returns: np.ndarray, reset: np.ndarray) -> 
     return steps[keep], returns[keep]
 
 
-def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """One cell's curves on a common grid of steps: (T,) steps, (seeds, T) returns, and what was left out.
-
-    The grid follows the density of the logs and ends where the shortest kept seed ends.
-    """
+def seed_runs(cell: pd.DataFrame) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:
+    """One cell's runs: (T,) steps and returns of each seed, and their names."""
     has_reset = "reset" in cell
     unit = unit_of(cell)
     word = "run" if unit == "unit" else unit
@@ -108,13 +109,37 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if has_reset:
         marks = data["reset"].to_numpy(dtype=bool)
         runs = [drop_recovery(*run, marks[i:j]) for run, i, j in zip(runs, starts, ends)]
-    lengths = np.array([run[0][-1] for run in runs])
-    typical = np.sort(lengths)[(len(lengths) - 1) // 2]
-    kept = [run for run, length in zip(runs, lengths) if length >= SHORT_RUN * typical]
+    return runs, [f"{word} {seed}" for seed in seed_ids]
+
+
+def typical_length(runs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The (lower) median of the runs' last steps."""
+    lengths = np.sort([run[0][-1] for run in runs])
+    return float(lengths[(len(lengths) - 1) // 2])
+
+
+def thin(steps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) steps and (..., T) returns, averaged in pairs, triples, ... down to MAX_POINTS."""
+    stride = -(-len(steps) // MAX_POINTS)
+    if stride == 1:
+        return steps, returns
+    whole = len(steps) // stride * stride
+    blocks = returns[..., :whole].reshape(*returns.shape[:-1], -1, stride)
+    return steps[:whole].reshape(-1, stride).mean(axis=1), blocks.mean(axis=-1)
+
+
+def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """One cell's curves on a common grid of steps: (T,) steps, (seeds, T) returns, and what was left out.
+
+    The grid follows the density of the logs and ends where the shortest kept seed ends.
+    """
+    runs, names = seed_runs(cell)
+    typical = typical_length(runs)
+    kept = [run for run in runs if run[0][-1] >= SHORT_RUN * typical]
     notes = [
-        f"{word} {seed} ends at {length:.3g} of {typical:.3g} steps: left out"
-        for seed, length in zip(seed_ids, lengths)
-        if length < SHORT_RUN * typical
+        f"{name} ends at {run[0][-1]:.3g} of {typical:.3g} steps: left out"
+        for name, run in zip(names, runs)
+        if run[0][-1] < SHORT_RUN * typical
     ]
     first = kept[0][0]
     if all(len(run[0]) == len(first) and np.array_equal(run[0], first) for run in kept):
@@ -124,12 +149,7 @@ def seed_matrix(cell: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         low, high = max(run[0][0] for run in kept), min(run[0][-1] for run in kept)
         steps = np.unique(np.append(pooled[(pooled >= low) & (pooled <= high)][:: len(kept)], high))
         returns = np.stack([np.interp(steps, *run) for run in kept])
-    stride = -(-len(steps) // MAX_POINTS)
-    if stride > 1:
-        whole = len(steps) // stride * stride
-        steps = steps[:whole].reshape(-1, stride).mean(axis=1)
-        returns = returns[:, :whole].reshape(len(kept), -1, stride).mean(axis=2)
-    return steps, returns, notes
+    return (*thin(steps, returns), notes)
 
 
 def resampling_weights(seeds: int, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -150,32 +170,44 @@ class Crossings:
     """D_J of every cell and threshold, with bootstrap samples over seeds.
 
     `fit(curves, thresholds)`: curves in long format (DESIGN contract 7) with `cell_columns`; thresholds (K,) on the
-    scale of `episode_return`. Fitted:
+    scale of `episode_return`. kind: one of KINDS; `probability` takes the share of seeds that must be there. By seed,
+    runs of any length count for as long as they ran; the mean leaves short ones out. Fitted:
     cells_ (C rows: the cell's columns, `seeds`, `horizon`, and `first`, its first evaluation),
     steps_ (samples + 1, C, K) with +inf where never reached and 0 where reached before `first`; row 0: all seeds,
     interpolated; the others: seeds drawn anew, and the crossing drawn within its gap between two evaluations,
-    table_ (tidy: one row per cell and threshold, D in (after, by]), notes_ (what was left out).
+    table_ (tidy: one row per cell and threshold, D in (after, by]), notes_ (what was left out), and by seed
+    seed_steps_ [(seeds, K) of each cell].
     """
 
-    def __init__(self, cell_columns: list[str], samples: int = 0, seed: int = 0, interpolate: bool = True) -> None:
+    def __init__(self, cell_columns: list[str], samples: int = 0, seed: int = 0, interpolate: bool = True,
+                 kind: str = "mean", probability: float = 0.5) -> None:  # fmt: skip
+        if kind not in KINDS:
+            raise InputError(f"crossing={kind!r}: use {', '.join(KINDS)}")
         self.cell_columns = list(cell_columns)
         self.samples = samples
         self.seed = seed
         self.interpolate = interpolate
+        self.kind = kind
+        if not 0 < probability <= 1:
+            raise InputError(f"probability={probability}: the share of seeds that must be there, above 0 and up to 1")
+        self.probability = 0.5 if kind == "median_seed" else probability
 
     def fit(self, curves: pd.DataFrame, thresholds: np.ndarray) -> Crossings:
         self.thresholds_ = np.atleast_1d(np.asarray(thresholds, dtype=float))
         rng = np.random.default_rng(self.seed)
-        rows, blocks, self.notes_, self.curves_ = [], [], [], []
+        rows, blocks, self.notes_, self.curves_, self.seed_steps_ = [], [], [], [], []
         for key, cell in curves.groupby(self.cell_columns, sort=True, dropna=False):
             steps, returns, notes = seed_matrix(cell)
-            weights = resampling_weights(len(returns), self.samples, rng)
-            sums = weights @ np.cumsum(returns, axis=1)
-            columns = [isotonic_crossing(steps, sums, j, self.interpolate) for j in self.thresholds_]
-            crossed = np.stack(columns, axis=-1)
+            if self.kind == "mean":
+                seeds, horizon = len(returns), steps[-1]
+                crossed = self._of_mean(steps, returns, resampling_weights(seeds, self.samples, rng))
+            else:
+                runs, notes = [thin(*run) for run in seed_runs(cell)[0]], []
+                seeds, horizon = len(runs), typical_length(runs)
+                crossed = self._of_seeds(runs, resampling_weights(seeds, self.samples, rng))
             crossed[1:] = within_gap(steps, crossed[1:], rng.random(self.samples))
             blocks.append(np.where(crossed <= steps[0], 0.0, crossed))
-            rows.append((*key, len(returns), steps[-1], steps[steps > 0][0] if (steps > 0).any() else np.nan))
+            rows.append((*key, seeds, horizon, steps[steps > 0][0] if (steps > 0).any() else np.nan))
             self.curves_.append((steps, returns))
             name = ", ".join(f"{c}={v}" for c, v in zip(self.cell_columns, key) if pd.notna(v))
             self.notes_ += [f"{name}: {note}" for note in notes]
@@ -183,6 +215,20 @@ class Crossings:
         self.steps_ = np.stack(blocks, axis=1)
         self.table_ = self._tidy()
         return self
+
+    def _of_mean(self, steps: np.ndarray, returns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(R, K) crossings of the weighted means."""
+        sums = weights @ np.cumsum(returns, axis=1)
+        return np.stack([isotonic_crossing(steps, sums, j, self.interpolate) for j in self.thresholds_], axis=-1)
+
+    def _of_seeds(self, runs: list, weights: np.ndarray) -> np.ndarray:
+        """(R, K) steps until the share of seeds is there."""
+        each = np.array([[isotonic_crossing(steps, np.cumsum(returns)[None], j, self.interpolate)[0]
+                          for j in self.thresholds_] for steps, returns in runs])  # fmt: skip
+        starts, ends = (np.array([run[0][at] for run in runs]) for at in (0, -1))
+        each = np.where(each <= starts[:, None], 0.0, each)
+        self.seed_steps_.append(each)
+        return share_crossing(each, ends, weights, self.probability, middle=self.kind == "median_seed")
 
     def subset(self, keep: np.ndarray, levels: np.ndarray | None = None) -> Crossings:
         """The cells where `keep` (C,) holds, at all thresholds or at those numbered `levels`."""
@@ -196,11 +242,15 @@ class Crossings:
         return out
 
     def highest(self) -> dict[str, float]:
-        """{task: the best mean return seen}: the level that its best cell ends at, by isotonic regression."""
+        """{task: the best return seen}: the level that its best cell ends at, by isotonic regression.
+
+        Of the mean over seeds, or the level that the share of seeds reaches.
+        """
         best: dict[str, float] = {}
         for task, (_, returns) in zip(self.cells_["task"], self.curves_):
-            mean = returns.mean(axis=0)[::-1]
-            level = float((np.cumsum(mean) / np.arange(1, len(mean) + 1)).max())
+            ended = (returns.mean(axis=0, keepdims=True) if self.kind == "mean" else returns)[:, ::-1]
+            levels = (np.cumsum(ended, axis=1) / np.arange(1, ended.shape[1] + 1)).max(axis=1)
+            level = float(np.sort(levels)[len(levels) - int(np.ceil(self.probability * len(levels) - 1e-9))])
             best[task] = max(level, best.get(task, -np.inf))
         return best
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import search_range
 from scaling.laws.uncertainty import LEVEL, bands
-from scaling.report.fit import Result
+from scaling.report.result import Result
 
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 130, "font.size": 9, "axes.grid": True, "grid.alpha": 0.25,

@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment
 
+from scaling.curves.shares import KINDS
 from scaling.report.figures import draw
-from scaling.report.fit import Result
 from scaling.report.laws_json import write
+from scaling.report.result import Result
 
 CAPTIONS = {
     "curves": "Seed-mean returns of the fastest hyperparameters at each σ; dots: where the isotonic curve crosses J.",
@@ -131,6 +132,17 @@ def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
     return may, may_not + laws["notes"]
 
 
+def crossing_tables(laws: dict[str, Any]) -> list[dict[str, Any]]:
+    """How well each kind of crossing is known, threshold by threshold; none of a table of crossings."""
+    rows: dict[float, list] = {}
+    for entry in laws["crossing"]["support"]:
+        row = rows.setdefault(entry["threshold"], [number(entry["threshold"])])
+        spread = f", within x{number(entry['factor'])}" if entry["factor"] else ""
+        row += [f"{entry['seen']} of {entry['points']}{spread}", "yes" if entry["stands"] else "no"]
+    head = ["J", *(word for kind in KINDS for word in (f"{kind}: seen", "stands"))]
+    return [{"head": head, "rows": list(rows.values())}] if rows else []
+
+
 def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, Any]]:
     """Tables and figures in the order of the chain."""
 
@@ -138,7 +150,7 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
         return [{"data": base64.b64encode(images[n].read_bytes()).decode(), "caption": CAPTIONS[n]}
                 for n in names if n in images]  # fmt: skip
 
-    out = [{"title": "Curves and crossings", "tables": [], "figures": figures("curves")}]
+    out = [{"title": "Curves and crossings", "tables": crossing_tables(laws), "figures": figures("curves")}]
     rows = []
     for name, symbol in (("batch_size", "B*"), ("learning_rate", "η*")):
         block = laws[name]

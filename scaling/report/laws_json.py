@@ -6,6 +6,8 @@ null, their intervals stand.
 
     schema, interval_level, samples, options       how the fit was made
     tasks            {task: {max_return}}
+    crossing         kind, probability (a share of seeds, null for the mean), support[]: threshold, kind, points, seen,
+                     factor, waits, stands: which kinds of crossing the seeds bear there (scaling.curves.support)
     batch_size       exponent (B* ~ sigma^-exponent), slope (= -exponent), determined (if not, these are null),
                      threshold, at_sigma_1 {task: {value, value_interval}}, at_edge [{task, utd, best, lowest, highest}]
     learning_rate    the same for eta*
@@ -45,7 +47,7 @@ from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
 from scaling.laws.model_size import ModelSizeLaw
 from scaling.laws.uncertainty import LEVEL, estimate, undetermined
-from scaling.report.fit import Result
+from scaling.report.result import Result
 
 SCHEMA = "scaling-laws/1"
 
@@ -158,6 +160,9 @@ def as_dict(result: Result) -> dict[str, Any]:
         "options": dataclasses.asdict(result.options),
         "tasks": {t: {"max_return": v} for t, v in result.max_return.items()} or
                  {t: {"max_return": 1000.0} for t in sorted(result.points.cells["task"].unique())},
+        "crossing": {"kind": result.options.crossing, "support": result.support.to_dict("records"),
+                     "probability": {"mean": None, "median_seed": 0.5}.get(result.options.crossing,
+                                                                          result.options.probability)},
         "batch_size": hyperparameter(result, "batch_size"), "learning_rate": hyperparameter(result, "learning_rate"),
         "data": data_block(result), "cost": cost,
         "frontier": {name: frontier_block(f, result.thresholds) for name, f in result.frontiers.items()},

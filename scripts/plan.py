@@ -27,6 +27,7 @@ def run(options: Options) -> None:
         ("σ: updates per transition", with_interval(plan.utd)),
         ("batch size", with_interval(plan.batch_size, ".4g")),
         *([("learning rate", with_interval(plan.learning_rate))] if np.isfinite(plan.learning_rate[0]) else []),
+        *[(name.replace("_", " "), with_interval(values)) for name, values in plan.others.items()],
         *([("critic parameters", f"{plan.model_size:.3g}")] if plan.model_size else []),
         ("D: environment steps", with_interval(plan.env_steps)),
         (f"C: {plan.currency} of updates", with_interval(plan.compute)),

@@ -34,8 +34,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", json.dumps(value).replace(" ", "") if isinstance(value, (list, dict)) else value
 
 
-def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per configuration the keys that the laws do not know and that are not the same in all, under short names."""
+def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Per configuration the keys that the laws do not know and that are not the same in all, under short names; and
+    {short name: key}."""
     trees = [dict(flat(config)) for config in configs]
     names = sorted({key for tree in trees for key in tree
                     if key not in KNOWN and not key.startswith(KNOWN_GROUPS)
@@ -46,7 +47,24 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         name = group.rpartition(".")[2] if last == "name" else last
         taken = name in COLUMNS or name in short.values()
         short[key] = key.replace(".", "_") if taken else name
-    return [{short[key]: tree.get(key) for key in names} for tree in trees]
+    told = [{short[key]: tree.get(key) for key in names} for tree in trees]
+    return told, {name: key for key, name in short.items()}
+
+
+def as_axis(values: pd.Series, name: str, source: str) -> tuple[pd.Series, int]:
+    """A hyperparameter as numbers, and how often a run repeats it: lists of one number, such as the widths
+    [256,256], are that number, repeated."""
+    if values.isna().any():
+        raise InputError(f"{source}: hyperparameters={name}: {int(values.isna().sum())} rows have none, and a law needs"
+                         " a number in each; leave them out with where=")  # fmt: skip
+    if pd.api.types.is_numeric_dtype(values):
+        return values.astype(float), 0
+    lists = [json.loads(value) if str(value).startswith("[") else [] for value in values.unique()]
+    counts = {len(entries) for entries in lists}
+    if counts != {len(lists[0])} or not lists[0] or any(len(set(entries)) != 1 for entries in lists):
+        raise InputError(f"{source}: hyperparameters={name}: {values.iloc[0]!r} is not a number; choose among its"
+                         f" values with where=, or tell them apart with set={name}")  # fmt: skip
+    return values.map(lambda value: float(json.loads(value)[0])), len(lists[0])
 
 
 def as_sets(table: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
@@ -60,13 +78,13 @@ def as_sets(table: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
     return table.assign(set=joined)
 
 
-def keys_of(table: pd.DataFrame) -> list[str]:
-    """Columns beyond the laws' own that hold one value along each run, and not another one in every run."""
-    unit = [column for column in (*CELL, "run", "seed") if column in table]
+def keys_of(table: pd.DataFrame, axes: Sequence[str] = ()) -> list[str]:
+    """Columns beyond the laws' own and `axes` that hold one value along each run, and not another one in every run."""
+    unit = [column for column in (*CELL, *axes, "run", "seed") if column in table]
     runs = table.groupby(unit, dropna=False).ngroups
     out = []
     for column in table.columns:
-        if column in COLUMNS or table[column].nunique(dropna=False) < 2:
+        if column in (*COLUMNS, *axes) or table[column].nunique(dropna=False) < 2:
             continue
         parts = table.groupby([*unit, column], dropna=False).ngroups
         own = table[column].nunique(dropna=False) == runs == parts and runs > 2  # a date, a name: tells runs apart
@@ -75,13 +93,13 @@ def keys_of(table: pd.DataFrame) -> list[str]:
     return out
 
 
-def check_keys(table: pd.DataFrame, source: str) -> list[str]:
+def check_keys(table: pd.DataFrame, source: str, axes: Sequence[str] = ()) -> list[str]:
     """Raise InputError for a key that varies where the laws see one cell; a note for one that goes with an axis."""
-    cell, notes = [column for column in CELL if column in table], []
-    for key in keys_of(table):
+    cell, notes = [column for column in (*CELL, *axes) if column in table], []
+    for key in keys_of(table, axes):
 
-        def follows(axes: Sequence[str], key: str = key) -> bool:
-            known = [axis for axis in axes if axis in table]
+        def follows(columns: Sequence[str], key: str = key) -> bool:
+            known = [column for column in columns if column in table]
             return bool(table.groupby(known, dropna=False)[key].nunique(dropna=False).max() == 1)
 
         values = sorted(table[key].astype(str).unique())
@@ -93,17 +111,20 @@ def check_keys(table: pd.DataFrame, source: str) -> list[str]:
             raise InputError(
                 f"{source}: runs that the laws take for seeds of one another differ in {key} ({shown}): choose with"
                 f' where="{one} == {first!r}", or tell them apart with set={key} data_from={first}'
+                + (f", or fit its best value with hyperparameters=batch_size,learning_rate,{key}"
+                   if pd.api.types.is_numeric_dtype(table[key]) and table[key].nunique() > 2 else "")
             )
-        if not (follows(["task", "set"]) or follows(["task", "model_size"]) or follows(["task", "learning_rate"])):
+        if not any(follows(["task", axis]) for axis in ("set", "model_size", "learning_rate", *axes)):
             notes.append(f"{key} ({shown}) changes along with the ratio or the batch size: the laws credit it to those")
     return notes
 
 
-def shared_starts(table: pd.DataFrame, least: int = 3) -> list[str]:
+def shared_starts(table: pd.DataFrame, axes: Sequence[str] = (), least: int = 3) -> list[str]:
     """A note on runs of one cell whose first returns are equal: copies of one run, resumed, are no seeds."""
     unit = unit_of(table)
     notes = []
-    for _, cell in table.sort_values("env_steps", kind="stable").groupby([c for c in CELL if c in table], dropna=False):
+    cells = [column for column in (*CELL, *axes) if column in table]
+    for _, cell in table.sort_values("env_steps", kind="stable").groupby(cells, dropna=False):
         starts: dict[tuple, list[str]] = {}
         for name, run in cell.groupby(unit):
             head = run.head(least)

@@ -189,15 +189,15 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
         if not folders:
             raise InputError(f"{root}: no run directory (config.yaml, metrics.jsonl) and no log of a known library")
         raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
-    told = differing([fact.pop("config") for fact in facts])
-    table = pd.concat([curve.assign(**keys) for curve, keys in zip(tables, told)], ignore_index=True)
+    told, keys = differing([fact.pop("config") for fact in facts])
+    table = pd.concat([curve.assign(**settings) for curve, settings in zip(tables, told)], ignore_index=True)
     if table["model_size"].isna().any():
         table["model_size"] = table["model_size"].fillna(table["model_size"].median())
     measured = [w for w in windows if len(w)]
     counted = pd.DataFrame(facts)
     ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
     out = {"runs": len(tables), "overlapped": bool(counted["overlapped"].mean() > 0.5)}
-    out["settings"] = shared_settings(root)
+    out["settings"], out["keys"] = shared_settings(root), keys
     if counted["warmup"].notna().any():  # transitions before the first update
         out["warmup"] = float(counted["warmup"].max())
     if ratio.notna().any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -60,8 +61,11 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     return kept
 
 
-def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = None) -> Curves:
+def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = None,
+          axes: Sequence[str] = ()) -> Curves:  # fmt: skip
     """Validate and complete a curves table, each run's steps rising. resumed: what to do where they go back (sessions).
+
+    axes: hyperparameters beyond CELL that the laws are to know.
 
     Raises InputError naming the rule, the row and the remedy.
     """
@@ -94,7 +98,7 @@ def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = Non
         row = table.index[table["env_steps"] < 0][0]
         value = table.loc[row, "env_steps"]
         raise InputError(f"{source}: env_steps is negative in row {row} ({value:g}); steps count up from 0")
-    for column in ("utd", "batch_size", "learning_rate", "model_size"):
+    for column in ("utd", "batch_size", "learning_rate", "model_size", *axes):
         if column in table and (table[column] <= 0).any():
             row = table.index[(table[column] <= 0)][0]
             raise InputError(f"{source}: {column} must be positive, row {row} has {table.loc[row, column]:g}")
@@ -105,12 +109,13 @@ def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = Non
             table[column] = np.nan
             if column != "model_size":
                 notes.append(f"no column {column!r}: nothing is said about its best value")
-    table, joined = join_sessions(table, [*CELL, unit_of(table)], source, resumed)
+    columns = [*CELL, *axes]
+    table, joined = join_sessions(table, [*columns, unit_of(table)], source, resumed)
     notes += joined
     for name, cell in table.groupby("task"):
         if cell["utd"].nunique() == 1:
             notes.append(f"{name}: one update ratio only ({cell['utd'].iloc[0]:g}): no law in sigma can be fitted")
-    seeds = table.groupby(CELL, dropna=False)[unit_of(table)].nunique()
+    seeds = table.groupby(columns, dropna=False)[unit_of(table)].nunique()
     if (seeds == 1).all():
         notes.append("one seed per cell: nothing can be resampled, so no interval says anything about seeds")
     elif (seeds == 1).any():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
 
 from scaling.curves.crossings import Crossings
 from scaling.laws.data_law import DataLaw
-from scaling.laws.hyperparameters import ResponseSurface
+from scaling.laws.hyperparameters import HYPERPARAMETERS, ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
 from scaling.laws.uncertainty import bands, perturb, seed_variance
 
@@ -31,9 +32,9 @@ def with_cell_scatter(cells: pd.DataFrame, values: np.ndarray, surface: Response
 
 
 def fit_hyperparameters(crossings: Crossings, level: int, rng: np.random.Generator,
-                        interaction: bool = True) -> ResponseSurface:  # fmt: skip
-    """B*(sigma) and eta*(sigma) from the crossings of threshold number `level`, all samples."""
-    surface = ResponseSurface(interaction=interaction)
+                        names: Sequence[str] = HYPERPARAMETERS) -> ResponseSurface:  # fmt: skip
+    """B*(sigma), eta*(sigma), ... from the crossings of threshold number `level`, all samples."""
+    surface = ResponseSurface(names)
     values = with_cell_scatter(crossings.cells_, log_steps(crossings)[:, :, level], surface, rng)
     return surface.fit_samples(crossings.cells_, values)
 
@@ -81,7 +82,8 @@ class DataPoints:
         return out
 
 
-def data_points(crossings: Crossings, rng: np.random.Generator, interaction: bool = True) -> DataPoints:
+def data_points(crossings: Crossings, rng: np.random.Generator,
+                names: Sequence[str] = HYPERPARAMETERS) -> DataPoints:  # fmt: skip
     """One point per (task, utd, model size): the cell itself where there is one, the surface's bottom where several."""
     cells = crossings.cells_.copy()
     if "model_size" not in cells:
@@ -101,7 +103,7 @@ def data_points(crossings: Crossings, rng: np.random.Generator, interaction: boo
         if not np.isfinite(values[0, :, level]).any():
             notes.append(f"threshold {threshold:.4g}: no run is seen to cross it")
             continue
-        surface = ResponseSurface(interaction=interaction)
+        surface = ResponseSurface(names)
         surface.fit_samples(cells, with_cell_scatter(cells, values[:, :, level], surface, rng))
         if surface.swept_:
             keys = points[POINT].merge(surface.groups_.assign(at=surface.groups_.index), how="left", on=POINT)["at"]

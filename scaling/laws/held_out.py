@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 import pandas as pd
 
 from scaling.curves.crossings import Crossings
 from scaling.laws.chain import DataPoints, data_points, fit_data_law
 from scaling.laws.data_law import DataLaw
+from scaling.laws.hyperparameters import HYPERPARAMETERS
 from scaling.laws.published import PublishedDataLaw
 from scaling.laws.uncertainty import interval
 
@@ -91,7 +94,8 @@ def _published(points: DataPoints, train: DataPoints, scale: dict[str, float]) -
 
 
 def held_out(crossings: Crossings, points: DataPoints, rng: np.random.Generator, samples: int = 200,
-             splits: list[tuple[str, list[float]]] | None = None) -> pd.DataFrame:  # fmt: skip
+             splits: list[tuple[str, list[float]]] | None = None,
+             names: Sequence[str] = HYPERPARAMETERS) -> pd.DataFrame:  # fmt: skip
     """All splits. Hyperparameter surfaces are refitted without the left-out ratios, so nothing leaks."""
     if splits is None:
         splits = default_splits(points.cells["utd"].to_numpy())
@@ -100,7 +104,7 @@ def held_out(crossings: Crossings, points: DataPoints, rng: np.random.Generator,
     tables = []
     for name, utds in splits:
         keep = ~np.isclose(few.cells_["utd"].to_numpy(dtype=float)[:, None], np.array(utds)[None]).any(axis=1)
-        train = data_points(few.subset(keep), rng)
+        train = data_points(few.subset(keep), rng, names)
         if not np.isfinite(train.values[0]).any():
             continue
         tables.append(held_out_sigma(points, train, utds, name, rng))

@@ -1,18 +1,24 @@
-"""The best batch size B*(sigma) and learning rate eta*(sigma) from a smooth response surface, and where it is blind.
+"""The best batch size B*(sigma), learning rate eta*(sigma), ... from a smooth response surface, and where it is blind.
 
-ln D = m(task, sigma, N) + z'H z / 2 + z'(l_task + h ln sigma + v ln N), with z = (ln B, ln eta): a quadratic bowl whose
-curvature H is shared and whose bottom moves along one line per task with one slope for all tasks,
-B*(sigma) = (beta_B / sigma)^alpha_B. Linear in its parameters: one least-squares problem serves every bootstrap sample.
+ln D = m(task, sigma, N) + z'H z / 2 + z'(l_task + h ln sigma + v ln N), with z = (ln B, ln eta, ...), any positive
+hyperparameters: a quadratic bowl whose curvature H is shared and whose bottom moves along one line per task with one
+slope for all tasks, B*(sigma) = (beta_B / sigma)^alpha_B. Linear in its parameters: one least-squares problem serves
+every bootstrap sample.
 """
 
 from __future__ import annotations
+
+import itertools
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import log_ndtr
 
 HYPERPARAMETERS = ("batch_size", "learning_rate")
-_BASIS = np.array([[[2.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 0.0]]])
+SURE = 2.0  # standard errors
+SMALL = 0.1  # of ln D over the whole grid: a direction that surely matters less is flat
+SHAPES = ("bowl", "larger is better", "smaller is better", "flat", "unclear")
 
 
 def log_limits(cells: pd.DataFrame) -> np.ndarray:
@@ -43,22 +49,37 @@ def impute_censored(observed: np.ndarray, limits: np.ndarray, mean: np.ndarray, 
     return out
 
 
-class ResponseSurface:
-    """Tobit regression of ln D on a quadratic in (ln B, ln eta).
+def _crossed(pair: np.ndarray, group: np.ndarray) -> bool:
+    """Whether any group tells the product of the two columns from the columns and their squares."""
+    for g in np.unique(group):
+        first, second = pair[group == g].T
+        alone = np.stack([np.ones_like(first), first, second, first**2, second**2], axis=1)
+        both = np.column_stack([alone, first * second])
+        if np.linalg.matrix_rank(both, tol=1e-6) > np.linalg.matrix_rank(alone, tol=1e-6):
+            return True
+    return False
 
-    `fit(table)`: one row per cell with task, utd, batch_size, learning_rate, env_steps, censored (env_steps is then the
+
+class ResponseSurface:
+    """Tobit regression of ln D on a quadratic in the logarithms of `names`.
+
+    `fit(table)`: one row per cell with task, utd, the hyperparameters, env_steps, censored (env_steps is then the
     horizon), optional left_censored (env_steps is then the first evaluation), model_size and seeds. `fit_samples(cells,
     log_steps)` takes bootstrap samples at once: cells (n rows, with `horizon` and `first`), log_steps (R, n) with +inf
     where never crossed and -inf where crossed before the first evaluation, row 0 the point estimate.
 
-    Fitted, R = 1 after `fit`: swept_ (which of B, eta vary), exponent_ {name: (R,)} with x* ~ sigma^-exponent,
-    log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d), groups_ (task, utd, model_size),
+    Fitted, R = 1 after `fit`: swept_ (which of the names take three values or more at one ratio), exponent_ {name:
+    (R,)} with x* ~ sigma^-exponent, log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d),
+    groups_ (task, utd, model_size),
     log_data_ (R, groups): ln D at the best hyperparameters within the grid, residual_sd_, edge_ (table), determined_
-    {name: whether the bowl is surely bent along it, the other one at its best}, log_range_ {name: (low, high)} of the
-    grid and half a step beyond.
+    {name: whether the bowl is surely bent along it, the other ones at their best}, shape_ {name: one of SHAPES: a bowl
+    with its bottom within most grids; else monotone over the grid, or surely flat over it}, log_range_ {name: (low,
+    high)} of the grid and half a step beyond.
     """
 
-    def __init__(self, interaction: bool = True, correct_bias: bool = True, iterations: int = 25) -> None:
+    def __init__(self, names: Sequence[str] = HYPERPARAMETERS, interaction: bool = True, correct_bias: bool = True,
+                 iterations: int = 25) -> None:  # fmt: skip
+        self.names = tuple(names)
         self.interaction = interaction
         self.correct_bias = correct_bias
         self.iterations = iterations
@@ -79,7 +100,7 @@ class ResponseSurface:
         self.groups_, group = self._groups(cells, log_steps[0])
         used = group >= 0
         cells, log_steps, group = cells[used].reset_index(drop=True), log_steps[:, used], group[used]
-        self.swept_ = [name for name in HYPERPARAMETERS if self._levels(cells, group, name) >= 3]
+        self.swept_ = [name for name in self.names if self._levels(cells, group, name) >= 3]
         design = self._design(cells, group)
         limits = log_limits(cells)
         weights = np.sqrt(cells["seeds"].to_numpy(dtype=float)) if "seeds" in cells else np.ones(len(cells))
@@ -130,8 +151,10 @@ class ResponseSurface:
         d = len(self.swept_)
         if d:
             add("square", z**2)
-            if d == 2 and self.interaction:
-                add("product", z[:, :1] * z[:, 1:])
+            pairs = itertools.combinations(range(d), 2) if self.interaction else ()
+            self._pairs = [pair for pair in pairs if _crossed(z[:, pair], group)]
+            if self._pairs:
+                add("product", np.stack([z[:, i] * z[:, j] for i, j in self._pairs], axis=1))
             for k in range(d):
                 add(f"task{k}", tasks * z[:, k : k + 1])
             add("sigma", z * (sigma - self._sigma0)[:, None])
@@ -168,8 +191,11 @@ class ResponseSurface:
         if not d:
             return
         parts = [self._slices["square"].start + k for k in range(d)]
-        parts += [self._slices["product"].start] if "product" in self._slices else []
-        basis = (_BASIS if len(parts) == 3 else _BASIS[:2])[: len(parts), :d, :d]
+        parts += [self._slices["product"].start + k for k in range(len(self._pairs))]
+        basis = np.zeros((len(parts), d, d))  # each column's second derivative
+        basis[np.arange(d), np.arange(d), np.arange(d)] = 2.0
+        for k, (i, j) in enumerate(self._pairs):
+            basis[d + k, i, j] = basis[d + k, j, i] = 1.0
         hessian = np.einsum("rk,kij->rij", beta[:, parts], basis)
         cov = covariance[np.ix_(parts, parts)]
         eigen, vectors = np.linalg.eigh(hessian)
@@ -220,6 +246,7 @@ class ResponseSurface:
         self.log_data_ += np.einsum("rgi,rgi->rg", held, gradient)
         self.log_data_ += 0.5 * np.einsum("rgi,rij,rgj->rg", held, hessian, held)
         self._edges(free[0], low, high, step)
+        self._shapes(covariance, task_of, sigma, low, high)
 
     def _gradient_excess(self, covariance, task_of, sigma, size, inverse) -> np.ndarray:
         """(R, groups) tr(H^-1 cov(gradient)) / 2 of each group's gradient at the centre."""
@@ -256,6 +283,34 @@ class ResponseSurface:
             ))  # fmt: skip
         self.edge_ = pd.concat(rows, ignore_index=True)
 
+    def _shapes(self, covariance: np.ndarray, task_of: np.ndarray, sigma: np.ndarray, low, high) -> None:
+        """Along each hyperparameter, the others in the middle: the mean over groups of ln D at both ends of the grid
+        less that in the middle, in standard errors and in size."""
+        self.shape_ = {}
+        for k, name in enumerate(self.swept_):
+            rows = []
+            for end in (low[:, k], high[:, k]):
+                middle = (low[:, k] + high[:, k]) / 2
+                row = np.zeros(len(covariance))
+                row[self._slices["square"].start + k] = (end**2 - middle**2).mean()
+                np.add.at(row, self._slices[f"task{k}"].start + task_of, (end - middle) / len(end))
+                row[self._slices["sigma"].start + k] = ((end - middle) * sigma).mean()
+                rows.append(row)
+            down, up = rows
+            across = up - down
+            change = float(across @ self.coefficients_[0]) / np.sqrt(max(across @ covariance @ across, 1e-18))
+            bounds = [abs(row @ self.coefficients_[0]) + SURE * np.sqrt(max(row @ covariance @ row, 0.0))
+                      for row in (down, up, across)]  # fmt: skip
+            edge = self.edge_[self.edge_["hyperparameter"] == name]
+            if self.determined_[name] and edge["at_edge"].mean() <= 0.5:
+                self.shape_[name] = "bowl"
+            elif max(bounds) <= SMALL:
+                self.shape_[name] = "flat"
+            elif abs(change) >= SURE:
+                self.shape_[name] = "larger is better" if change < 0 else "smaller is better"
+            else:
+                self.shape_[name] = "unclear"
+
     def best_samples(self, name: str, task: str, utd: np.ndarray, model_size: float | None = None) -> np.ndarray:
         """(R, len(utd)) best value of a hyperparameter."""
         log_utd = np.log(np.atleast_1d(np.asarray(utd, dtype=float)))
@@ -270,7 +325,7 @@ class ResponseSurface:
         return best if self.determined_[name] else np.clip(best, *np.exp(self.log_range_[name]))
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
-        """B* and eta* for rows of task, utd (and model_size): the point estimate."""
+        """The best of each for rows of task, utd (and model_size): the point estimate."""
         out = table.copy()
         for name in self.swept_:
             out[f"best_{name}"] = [

@@ -140,7 +140,8 @@ def hyperparameters(result: Result) -> Figure | None:
             _sigma_axis(axis, utds)
         swept = surface.edge_[surface.edge_["hyperparameter"] == name]
         row[0].set_ylim(swept["lowest"].min() / 4, swept["highest"].max() * 4)
-        row[0].set_ylabel({"batch_size": "B*: batch size", "learning_rate": "η*: learning rate"}[name])
+        known = {"batch_size": "B*: batch size", "learning_rate": "η*: learning rate"}
+        row[0].set_ylabel(known.get(name, f"best {name}"))
     for axis, task in zip(axes[0], tasks):
         axis.set_title(task)
     for row in axes[:-1]:

@@ -18,6 +18,7 @@ from scaling.laws.chain import DataPoints, data_points, fit_data_law, fit_hyperp
 from scaling.laws.cost import CostModel, measure
 from scaling.laws.frontier import Frontier, search_range
 from scaling.laws.held_out import held_out
+from scaling.laws.hyperparameters import HYPERPARAMETERS
 from scaling.laws.model_size import ModelSizeLaw
 from scaling.laws.published import (
     PublishedDataLaw,
@@ -56,14 +57,16 @@ def fit(options: Options) -> Result:
         _costs(result)
         _frontiers(result)
         if result.crossings is not None:
-            result.held_out = held_out(result.crossings, points, rng, samples=min(200, options.samples))
+            result.held_out = held_out(result.crossings, points, rng, samples=min(200, options.samples),
+                                       names=options.hyperparameters)  # fmt: skip
     if options.published and result.curves is not None:
         _published(result)
     return result
 
 
 def _from_curves(options: Options, rng: np.random.Generator) -> Result:
-    curves = read_curves(options.curves, options.where, options.meta, options.resumed, options.set)
+    axes = [name for name in options.hyperparameters if name not in CELL]
+    curves = read_curves(options.curves, options.where, options.meta, options.resumed, options.set, axes)
     if options.set and options.data_from is None and curves.table["set"].nunique() > 1:
         known = sorted(curves.table["set"].unique())
         raise InputError(f"set={','.join(options.set)} tells {len(known)} kinds of runs apart ({', '.join(known)}):"
@@ -71,7 +74,8 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     if options.set and options.hparams_from is None:
         options = dataclasses.replace(options, hparams_from=options.data_from)
     curves, max_return = normalise(curves, options.scales, options.direction == "lower")
-    table, notes = curves.table, list(curves.notes)
+    cell = [*CELL, *axes]
+    table, notes = _sizes_follow(curves.table, axes, list(curves.notes))
     if options.hparams_from is None and options.data_from is None and table["set"].nunique() > 1:
         notes.append(f"{table['set'].nunique()} sets pooled; hparams_from= and data_from= tell stages apart")
     for_data = pick_sets(table, options.data_from, "data_from")
@@ -82,10 +86,10 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     if options.thresholds:
         thresholds = np.sort(sign * np.array(options.thresholds, dtype=float))
     else:
-        thresholds = choose_thresholds(for_data, CELL)
+        thresholds = choose_thresholds(for_data, cell)
         notes.append(f"thresholds: {RULE.format(count=len(thresholds))}")
     kind = {"kind": options.crossing, "probability": options.probability}
-    crossings = Crossings(CELL, options.samples, options.seed, **kind).fit(for_data, thresholds)
+    crossings = Crossings(cell, options.samples, options.seed, **kind).fit(for_data, thresholds)
     highest = crossings.highest()
     notes += crossings.notes_
     crossed = np.isfinite(crossings.steps_[0])
@@ -110,7 +114,7 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
                      " first evaluation and count as that, not as a number: evaluate earlier")  # fmt: skip
     if not seen.all():
         crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
-    points = data_points(crossings, rng)
+    points = data_points(crossings, rng, options.hyperparameters)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
                     highest=highest, notes=notes + points.notes)  # fmt: skip
     if options.samples >= 20:
@@ -123,18 +127,28 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         at = int(np.argmin(np.abs(crossings.thresholds_ - level)))
         result.hparams_crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.array([at]))
     else:
-        again = Crossings(CELL, options.samples, options.seed + 1, **kind)
+        again = Crossings(cell, options.samples, options.seed + 1, **kind)
         result.hparams_crossings = again.fit(for_hparams, [level])
     found = result.hparams_crossings.steps_[0]
     if (np.isfinite(found) & (found > 0)).any():
-        result.surface = fit_hyperparameters(result.hparams_crossings, 0, rng)
-        for name in ("batch_size", "learning_rate"):
+        result.surface = fit_hyperparameters(result.hparams_crossings, 0, rng, options.hyperparameters)
+        for name in options.hyperparameters:
             if name not in result.surface.swept_:
                 result.notes.append(f"{name} takes fewer than three values at each (task, sigma): no best value fitted")
     else:
         result.notes.append(f"no run is seen to cross J = {level:.4g}: no best hyperparameters; give"
                             " another hparams_threshold")  # fmt: skip
     return result
+
+
+def _sizes_follow(table: pd.DataFrame, axes: list[str], notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Where a hyperparameter, a width say, sets the model's size, the size is no axis of its own."""
+    for name in axes:
+        sizes = table.groupby(["task", name], dropna=False)["model_size"].nunique(dropna=False)
+        if table.groupby("task")["model_size"].nunique().max() > 1 and sizes.max() == 1:
+            notes.append(f"model size follows {name}: D is that of the best {name}, costs count the average size")
+            return table.assign(model_size=np.nan), notes
+    return table, notes
 
 
 def _from_crossings(options: Options) -> Result:
@@ -249,7 +263,8 @@ def _published(result: Result) -> None:
     """The published estimators on the same curves, wherever their conditions hold."""
     table, options = result.curves.table, result.options
     sweep = pick_sets(table, options.hparams_from, "hparams_from")
-    if result.surface is not None and len(result.surface.swept_) == 2 and result.hparams_crossings is not None:
+    both = result.surface is not None and tuple(result.surface.swept_) == HYPERPARAMETERS
+    if both and tuple(options.hyperparameters) == HYPERPARAMETERS and result.hparams_crossings is not None:
         one_set = sweep.assign(task=sweep["task"].astype(str))
         if not one_set.duplicated(["task", "utd", "batch_size", "learning_rate", "seed", "env_steps"]).any():
             cells, steps = published_crossings(one_set, result.hparams_crossings.thresholds_, seed=options.seed)

@@ -68,17 +68,23 @@ def with_interval(block: dict[str, Any], name: str, undetermined: bool = False) 
     return f"{number(block[name])} [{low:.3g}, {high:.3g}]"
 
 
+def hyperparameters(laws: dict[str, Any]) -> list[tuple[str, dict[str, Any], float | None]]:
+    """(symbol, block of laws.json, published exponent) of those that were swept."""
+    named = {"B*": "batch_size", "η*": "learning_rate"}
+    blocks = [(symbol, laws[name], laws["published"].get(name, {}).get("exponent")) for symbol, name in named.items()]
+    blocks += [(f"best {name}", block, None) for name, block in laws["hyperparameters"].items()]
+    return [entry for entry in blocks if entry[1] is not None]
+
+
 def conclusions(laws: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Sentences that the numbers bear, and sentences that they do not."""
     may, may_not = [], []
-    for name, symbol in (("batch_size", "B*"), ("learning_rate", "η*")):
-        block = laws[name]
-        if block is None:
-            continue
+    for symbol, block, _ in hyperparameters(laws):
         low, high = block["exponent_interval"]
         line = f"{symbol} goes as σ^k with k = {with_interval(block, 'slope')}."
         if not block["determined"]:
-            may_not.append(f"How {symbol} goes with σ: the sweep shows no clear interior optimum.")
+            may_not.append(f"How {symbol} goes with σ: the sweep shows no clear interior optimum"
+                           f"{'' if block['shape'] in ('bowl', 'unclear') else ', it is: ' + block['shape']}.")
         elif low is not None and low <= 0 <= high:
             may_not.append(f"That {symbol} changes with σ: the interval of its exponent contains 0.")
         else:
@@ -152,13 +158,10 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
 
     out = [{"title": "Curves and crossings", "tables": crossing_tables(laws), "figures": figures("curves")}]
     rows = []
-    for name, symbol in (("batch_size", "B*"), ("learning_rate", "η*")):
-        block = laws[name]
-        if block is not None:
-            theirs = laws["published"].get(name, {}).get("exponent")
-            rows.append([symbol, with_interval(block, "exponent", not block["determined"]), number(theirs),
-                         "yes" if block["determined"] else UNDETERMINED, len(block["at_edge"])])  # fmt: skip
-    head = ["best value", "exponent (σ^-x)", "published estimator", "interior optimum", "cells at edge"]
+    for symbol, block, theirs in hyperparameters(laws):
+        rows.append([symbol, with_interval(block, "exponent", not block["determined"]), number(theirs),
+                     block["shape"], len(block["at_edge"])])  # fmt: skip
+    head = ["best value", "exponent (σ^-x)", "published estimator", "shape over the sweep", "cells at edge"]
     tables = [{"head": head, "rows": rows}] if rows else []
     out.append({"title": "Best hyperparameters", "tables": tables, "figures": figures("hyperparameters")})
     rows = [[number(d["threshold"]), *(with_interval(d, n, n in d["undetermined"]) for n in ("d_min", "alpha", "beta")),

@@ -11,6 +11,8 @@ null, their intervals stand.
     batch_size       exponent (B* ~ sigma^-exponent), slope (= -exponent), determined (if not, these are null),
                      threshold, at_sigma_1 {task: {value, value_interval}}, at_edge [{task, utd, best, lowest, highest}]
     learning_rate    the same for eta*
+    hyperparameters  {name: the same} of any others, and in each of the three: shape (bowl, larger is better, smaller is
+                     better, flat, unclear: SHAPES), key (the training's), integer, repeat (a list of that many)
     data[]           threshold, d_min, alpha, beta: D = d_min + (beta / utd)^alpha for the typical task; scale
                      {task: factor on D}; residual_sd of ln D; undetermined [names]; with model size also b,
                      beta_exponent: + (b / N)^beta_exponent
@@ -45,6 +47,7 @@ from scaling.errors import InputError
 from scaling.laws.cost import CostModel
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
+from scaling.laws.hyperparameters import HYPERPARAMETERS
 from scaling.laws.model_size import ModelSizeLaw
 from scaling.laws.uncertainty import LEVEL, estimate, undetermined
 from scaling.report.result import Result
@@ -81,10 +84,17 @@ def hyperparameter(result: Result, name: str) -> dict[str, Any] | None:
     edge = surface.edge_[(surface.edge_["hyperparameter"] == name) & surface.edge_["at_edge"]]
     at_one = {task: estimate("value", np.exp(surface.log_best_[name][:, i])) for i, task in enumerate(surface.tasks_)}
     known = surface.determined_[name]
+    values = surface.residuals_[name].to_numpy(dtype=float)
+    facts = result.curves.facts if result.curves else {}
+    others = {} if name in HYPERPARAMETERS else {
+        "key": facts.get("keys", {}).get(name, name if "." in name else f"algo.{name}"),
+        "integer": bool((values == np.round(values)).all()), "repeat": facts.get("repeats", {}).get(name, 0),
+    }  # fmt: skip
     at_one = {task: withhold(value, [] if known else ["value"]) for task, value in at_one.items()}
     return {
         **withhold({**estimate("exponent", exponent), **estimate("slope", -exponent)},
                    [] if known else ["exponent", "slope"]), "determined": known,
+        "shape": surface.shape_[name], **others,
         "threshold": float(result.hparams_crossings.thresholds_[0]), "at_sigma_1": at_one,
         "at_edge": edge[["task", "utd", "best", "lowest", "highest"]].to_dict("records"),
     }  # fmt: skip
@@ -164,6 +174,7 @@ def as_dict(result: Result) -> dict[str, Any]:
                      "probability": {"mean": None, "median_seed": 0.5}.get(result.options.crossing,
                                                                           result.options.probability)},
         "batch_size": hyperparameter(result, "batch_size"), "learning_rate": hyperparameter(result, "learning_rate"),
+        "hyperparameters": {name: hyperparameter(result, name) for name in result.names[2:]},
         "data": data_block(result), "cost": cost,
         "frontier": {name: frontier_block(f, result.thresholds) for name, f in result.frontiers.items()},
         "held_out": result.held_out.to_dict("records"), "published": published_block(result),
@@ -208,7 +219,7 @@ def write(result: Result, out: Path) -> dict[str, Any]:
     arrays["points_utd"] = cells["utd"].to_numpy(dtype=float)
     arrays["points_task"] = cells["task"].to_numpy(dtype=str)
     arrays["points_size"] = cells["model_size"].to_numpy(dtype=float)
-    for name in ("batch_size", "learning_rate"):
+    for name in result.names:
         slope, at_one = result.run_line(name)
         arrays[f"line_{name}"] = np.array([slope, *(at_one[t] for t in sorted(at_one))])
     arrays["line_tasks"] = np.array(sorted(cells["task"].unique()), dtype=str)
@@ -237,13 +248,22 @@ class SavedLaws:
         self.cost = CostModel(**cost)
         self.tasks = list(self.law.tasks_)
 
+    @property
+    def others(self) -> list[str]:
+        """The hyperparameters beyond batch size and learning rate."""
+        return list(self.json.get("hyperparameters", {}))
+
+    def block(self, name: str) -> dict[str, Any] | None:
+        """What laws.json says of a hyperparameter; None where it was not swept."""
+        return self.json[name] if name in HYPERPARAMETERS else self.json["hyperparameters"][name]
+
     def best(self, name: str, utd: np.ndarray, task: str | None) -> np.ndarray:
         """(R, G) best value; the geometric mean of tasks if none is named.
 
         Where the sweep does not determine it: held within the grid if D was fitted at the best of it; else, or where
         there was no sweep, the line through the runs that the data law rests on.
         """
-        count, block = len(self.law.log_scale_), self.json[name]
+        count, block = len(self.law.log_scale_), self.block(name)
         if block is None or not (block["determined"] or self.arrays["from_surface"]):
             tasks, line = [str(t) for t in self.arrays["line_tasks"]], self.arrays[f"line_{name}"]
             at_one = line[1:].mean() if task not in tasks else line[1 + tasks.index(task)]

@@ -20,6 +20,8 @@ from scaling.sweep.plan_file import to_override
 UNITS = {"flops": "flops", "flop": "flops", "s": "seconds", "sec": "seconds", "seconds": "seconds", "m": "minutes",
          "min": "minutes", "h": "hours", "hours": "hours", "d": "days", "steps": "steps", "env_steps": "steps",
          "envsteps": "steps"}  # fmt: skip
+MONOTONE = {"flat": "any value of it does", "larger is better": "the upper end is taken, try beyond it",
+            "smaller is better": "the lower end is taken, try beyond it"}  # fmt: skip
 SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
 
 
@@ -57,6 +59,8 @@ class Plan:
     budget: np.ndarray
     seconds: np.ndarray
     model_size: float | None
+    others: dict[str, np.ndarray] = field(default_factory=dict)  # further hyperparameters
+    words: list[str] = field(default_factory=list)  # of the command line that set them
     warnings: list[str] = field(default_factory=list)
     next_runs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -94,6 +98,7 @@ class Planner:
         self.ran = (self.grid >= first * 0.999) & (self.grid <= last * 1.001)
         self.batch = laws.best("batch_size", self.grid, task)
         self.rate = laws.best("learning_rate", self.grid, task)
+        self.others = {name: laws.best(name, self.grid, task) for name in laws.others}
         if not np.isfinite(self.batch[0]).all():
             raise InputError("the laws know no batch size, so no cost: fit curves with a column batch_size")
         if currency == "flops" and not np.isfinite(self.cost.delta):
@@ -202,7 +207,10 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         target * scale, currency, task,
         np.concatenate([planner.grid[at : at + 1], *([] if options.utd else [best["free"][1:]])]),
         planner.batch[:, at], planner.rate[:, at], best["steps"], best["compute"], best["budget"],
-        best["steps"] * planner.cost.seconds(planner.grid[at], planner.batch[:, at]), best["size"], warnings,
+        best["steps"] * planner.cost.seconds(planner.grid[at], planner.batch[:, at]), best["size"],
+        {name: values[:, at] for name, values in planner.others.items()},
+        [word for name, values in planner.others.items() for word in word_of(name, values[0, at], laws.block(name))],
+        warnings,
     )  # fmt: skip
     if not low <= target <= high:
         warnings.append(f"target {plan.target:.4g} lies outside the returns fitted ({low * scale:.4g} to"
@@ -213,10 +221,12 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
     if best["bound"] and not options.utd:
         warnings.append("the cheapest ratio is the end of the runs', or of the limits: beyond may be cheaper; "
                         "extrapolate=true looks up to 2 times beyond")  # fmt: skip
-    for name in ("batch_size", "learning_rate"):
-        block = laws.json[name]
+    for name in ("batch_size", "learning_rate", *laws.others):
+        block = laws.block(name)
         if block is None:
             warnings.append(f"{name} was not swept: what the runs used is continued")
+        elif not block["determined"] and laws.arrays["from_surface"] and block.get("shape") in MONOTONE:
+            warnings.append(f"{name}: {block['shape']} over the range that was swept; {MONOTONE[block['shape']]}")
         elif not block["determined"]:
             taken = "the best within its grid" if laws.arrays["from_surface"] else "what the runs used"
             warnings.append(f"{name}: the sweep shows no clear interior optimum; {taken} is taken")
@@ -293,8 +303,9 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
         goal = goal - shrink * covariance[at] / total * shift
         cloud = cloud - shrink * ((shift[:, None] * other).mean(axis=0) / total)[None] * shift[:, None]
         out.append({"utd": float(planner.grid[at]), "batch_size": float(planner.batch[0, at]),
-                    "learning_rate": float(planner.rate[0, at]), "env_steps": float(steps[0, at]),
-                    "cost": float(budget[0, at] * seeds),
+                    "learning_rate": float(planner.rate[0, at]),
+                    **{name: float(values[0, at]) for name, values in planner.others.items()},
+                    "env_steps": float(steps[0, at]), "cost": float(budget[0, at] * seeds),
                     "sd_before": float(np.sqrt(before)), "sd_after": float(goal.std())})  # fmt: skip
         before = goal.var()
     return out
@@ -312,8 +323,20 @@ def overrides(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:
     words += [f"algo.utd={plan.utd[0]:.6g}", f"algo.batch_size={max(1, round(plan.batch_size[0]))}"]
     if np.isfinite(plan.learning_rate[0]):
         words += [f"{key}={plan.learning_rate[0]:.3g}" for key in ["algo.critic_lr", *(tied or [])]]
+    words += plan.words
     words.append(f"max_env_steps={round(plan.env_steps[0])}")
     return words + [f"{key}={to_override(value)}" for key, value in (fixed or {}).items()]
+
+
+def word_of(name: str, value: float, block: dict[str, Any] | None) -> list[str]:
+    """The `key=value` of one further hyperparameter, as its block in laws.json tells; none where it has no value."""
+    block = block or {}
+    if not np.isfinite(value):
+        return []
+    text = str(max(1, round(value))) if block.get("integer") else f"{value:.3g}"
+    if block.get("repeat"):
+        text = f"[{','.join([text] * block['repeat'])}]"
+    return [f"{block.get('key', f'algo.{name}')}={text}"]
 
 
 def command(plan: Plan, settings: dict[str, Any] | None = None) -> list[str]:

@@ -11,15 +11,17 @@ import pandas as pd
 from scaling.cli import boolean, numbers, option, words
 from scaling.curves.crossings import Crossings
 from scaling.curves.shares import KINDS
-from scaling.curves.table import Curves
+from scaling.curves.table import CELL, Curves
 from scaling.curves.thresholds import LEVELS, RULE
 from scaling.errors import InputError
 from scaling.laws.chain import DataPoints
 from scaling.laws.cost import CostModel
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
-from scaling.laws.hyperparameters import ResponseSurface
+from scaling.laws.hyperparameters import HYPERPARAMETERS, ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
+
+TAKEN = ("seed", "run", "unit", "env_steps", "episode_return", "wall_time_s", "reset")
 
 
 @dataclass
@@ -49,6 +51,8 @@ class Options:
     direction: str = option("higher", "which returns are better: higher or lower")
     thresholds: list | None = option(None, "return levels J, on the scaled returns; by default "
                                      + RULE.format(count=LEVELS), numbers)  # fmt: skip
+    hyperparameters: list = option(list(HYPERPARAMETERS), "columns whose best values are fitted, all together and "
+                                   "against the ratio: any that the runs vary in", words)  # fmt: skip
     crossing: str = option("mean", "when a cell is at J: its mean over seeds is (mean), its median seed is "
                                    "(median_seed), or a share of its seeds is (probability)")  # fmt: skip
     probability: float = option(0.8, "crossing=probability: the share of seeds that must be there", float)
@@ -84,6 +88,11 @@ class Result:
     max_return: dict[str, float] = field(default_factory=dict)
     highest: dict[str, float] = field(default_factory=dict)  # per task the best mean return seen, scaled
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The hyperparameters: batch size and learning rate, which every plan needs, and any others asked for."""
+        return list(dict.fromkeys([*HYPERPARAMETERS, *self.options.hyperparameters]))
 
     @property
     def utds(self) -> np.ndarray:
@@ -129,6 +138,10 @@ def check_options(options: Options) -> None:
         raise InputError("table= writes the curves read by curves=<table, sweep folder or logs>: give that")
     if options.direction not in ("higher", "lower"):
         raise InputError(f"direction={options.direction!r}: use higher or lower")
+    wrong = [name for name in options.hyperparameters if name in {*CELL, *TAKEN} - {*HYPERPARAMETERS}]
+    if wrong or not options.hyperparameters:
+        raise InputError(f"hyperparameters={','.join(options.hyperparameters)}: name columns that the runs vary in, "
+                         f"such as batch_size,learning_rate,weight_decay{f', not {wrong[0]}' if wrong else ''}")
     if options.crossing not in KINDS:
         raise InputError(f"crossing={options.crossing!r}: use {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if not 0 < options.probability <= 1:

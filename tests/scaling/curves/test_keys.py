@@ -90,7 +90,7 @@ def test_a_table_is_asked_the_same_question():
 def test_only_what_matters_to_learning_counts_as_a_difference():
     a = {"run_dir": "x", "seed": 1, "video": True, "threads": {"actor": 1}, "eval_interval": 5, "algo": {"tau": 0.1}}
     b = {"run_dir": "y", "seed": 2, "video": False, "threads": {"actor": 2}, "eval_interval": 9, "algo": {"tau": 0.2}}
-    assert differing([a, b]) == [{"tau": 0.1}, {"tau": 0.2}]
+    assert differing([a, b]) == ([{"tau": 0.1}, {"tau": 0.2}], {"tau": "algo.tau"})
 
 
 def test_set_without_a_choice_is_asked_for_one(tmp_path, script, capsys):
@@ -124,3 +124,13 @@ def test_copies_of_one_run_are_said_to_be_no_seeds(tmp_path):
     config = tmp_path / "copy" / "config.yaml"
     config.write_text(config.read_text().replace('"seed": 1', '"seed": 7'))
     assert any("copy, r1: their first 3 returns are equal" in note for note in read_curves(tmp_path).notes)
+
+
+def test_a_key_named_as_a_hyperparameter_is_an_axis_and_keeps_its_full_name(tmp_path):
+    for seed in range(2):
+        for gamma in (0.97, 0.98, 0.99):
+            run_directory(tmp_path / f"{gamma}-{seed}", seed, gamma=gamma, hidden=[int(1000 * gamma)] * 2)
+    curves = read_curves(tmp_path, axes=["gamma", "hidden"])
+    assert curves.facts["keys"] == {"gamma": "algo.gamma", "hidden": "algo.hidden"}
+    assert curves.facts["repeats"] == {"hidden": 2} and set(curves.table["hidden"]) == {970, 980, 990}
+    assert read_curves(tmp_path, axes=["gamma"]).table["gamma"].nunique() == 3  # hidden follows gamma

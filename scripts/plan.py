@@ -23,12 +23,13 @@ def run(options: Options) -> None:
         f"{kind['probability']:.0%} of the seeds at ")  # fmt: skip
     whose = f"{who}return {plan.target:.4g} of {plan.task or 'the typical task'}"
     print(f"Plan for {whose}, {choice}; intervals hold 90 %\n")
+    counted = "agent" if laws.json.get("model_size", {}).get("counted") == "agent" else "critic"
     rows = [
         ("σ: updates per transition", with_interval(plan.utd)),
         ("batch size", with_interval(plan.batch_size, ".4g")),
         *([("learning rate", with_interval(plan.learning_rate))] if np.isfinite(plan.learning_rate[0]) else []),
         *[(name.replace("_", " "), with_interval(values)) for name, values in plan.others.items()],
-        *([("critic parameters", f"{plan.model_size:.3g}")] if plan.model_size else []),
+        *([(f"{counted} parameters", f"{plan.model_size:.3g}")] if plan.model_size else []),
         ("D: environment steps", with_interval(plan.env_steps)),
         (f"C: {plan.currency} of updates", with_interval(plan.compute)),
         (f"F: {plan.currency} with transitions", with_interval(plan.budget)),

@@ -44,6 +44,7 @@ class Survey:
 
     metrics: Mapping[str, tuple]  # learner -> names of what its losses and optimizers measure
     parameters: Mapping[str, int]  # group -> how many
+    agent_parameters: int  # of all groups and their target copies
     flops: Mapping[str, int]  # learner -> floating-point operations of the products in one update
 
 
@@ -64,6 +65,7 @@ def survey(algorithm: Algorithm) -> Survey:
         modules: dict[str, nn.Module] = {group.name: group.make() for group in groups}
         modules.update({f"{group.name}_target": group.make() for group in groups if group.tau is not None})
         parameters = {group.name: sum(p.numel() for p in modules[group.name].parameters()) for group in groups}
+        agent = sum(p.numel() for module in modules.values() for p in module.parameters())
         for role in (V_LEARNER, P_LEARNER):
             mine = algorithm.trained_by(role)
             for key, module in modules.items():
@@ -79,4 +81,4 @@ def survey(algorithm: Algorithm) -> Survey:
                     names += found
             metrics[role] = (*names, *(f"{group.name}_grad_norm" for group in mine))
             flops[role] = counted.total * algorithm.cfg.batch_size // ROWS
-    return Survey(metrics, parameters, flops)
+    return Survey(metrics, parameters, agent, flops)

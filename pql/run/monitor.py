@@ -385,6 +385,7 @@ class Monitor:
             "critic_flops": updates * self.flops_per_update,
             "critic_flops_per_update": self.flops_per_update,
             "critic_parameters": self.survey.parameters["critic"],
+            "agent_parameters": self.survey.agent_parameters,
             "invalid_transitions": int(s.invalid),
             "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
@@ -394,7 +395,6 @@ class Monitor:
             "python": platform.python_version(),
             **more,
         }
-        # JSON has no infinity
-        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}  # JSON
         write_atomically(self.run_dir / "summary.json", json.dumps(values, indent=1))
         return values

@@ -21,8 +21,8 @@ KNOWN = ("seed", "task", "task.name", "utd", "algo.utd", "algo.critic_updates_pe
          "log_interval", "video", "compile", "matmul_precision", "cuda_graphs", "heartbeat_timeout", "sim.threads",
          "algo.v_device", "algo.p_device")  # fmt: skip
 KNOWN_GROUPS = ("threads.", "eval_", "checkpoint_", "wandb")
-COLUMNS = ("task", "utd", "batch_size", "learning_rate", "model_size", "seed", "run", "unit", "set", "env_steps",
-           "episode_return", "wall_time_s", "reset")  # fmt: skip
+COLUMNS = ("task", "utd", "batch_size", "learning_rate", "model_size", "agent_size", "seed", "run", "unit", "set",
+           "env_steps", "episode_return", "wall_time_s", "reset")  # fmt: skip
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -121,13 +121,15 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     curve = curve.assign(
         task=task, utd=float(utd), seed=pick(config, "seed", 0), batch_size=batch,
         learning_rate=pick(config, "algo.critic_lr", pick(config, "algo.lr", np.nan)),
-        model_size=summary.get("critic_parameters", np.nan), run=folder.name,
+        model_size=summary.get("critic_parameters", np.nan), agent_size=summary.get("agent_parameters", np.nan),
+        run=folder.name,
     )  # fmt: skip
     overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
     warmup, envs = pick(config, "algo.warmup_steps"), pick(config, "num_envs")
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
              "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
-             "model_size": summary.get("critic_parameters"), "config": config}  # fmt: skip
+             "model_size": summary.get("critic_parameters"), "agent_size": summary.get("agent_parameters"),
+             "config": config}  # fmt: skip
     if "runs_side_by_side" in metrics and metrics["runs_side_by_side"].notna().any():
         notes.append("its seconds are those of several runs side by side, not its own: left out")
         metrics = metrics[metrics["runs_side_by_side"].isna()]
@@ -191,8 +193,9 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
         raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
     told, keys = differing([fact.pop("config") for fact in facts])
     table = pd.concat([curve.assign(**settings) for curve, settings in zip(tables, told)], ignore_index=True)
-    if table["model_size"].isna().any():
-        table["model_size"] = table["model_size"].fillna(table["model_size"].median())
+    for size in ("model_size", "agent_size"):
+        if table[size].isna().any():
+            table[size] = table[size].fillna(table[size].median())
     measured = [w for w in windows if len(w)]
     counted = pd.DataFrame(facts)
     ratio = counted["flops_per_update"].astype(float) / counted["batch_size"].astype(float)
@@ -202,6 +205,7 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
         out["warmup"] = float(counted["warmup"].max())
     if ratio.notna().any():
         out["flops_per_sample"] = float(ratio.median())
-    if counted["model_size"].notna().any():
-        out["model_size"] = float(counted["model_size"].astype(float).median())
+    for size in ("model_size", "agent_size"):
+        if counted[size].notna().any():
+            out[size] = float(counted[size].astype(float).median())
     return Curves(table, notes, pd.concat(measured, ignore_index=True) if measured else None, out)

@@ -13,7 +13,8 @@ from scaling.curves.sessions import join_sessions
 from scaling.errors import InputError, nearest
 
 REQUIRED = ("task", "utd", "seed", "env_steps", "episode_return")
-NUMERIC = ("utd", "batch_size", "learning_rate", "model_size", "env_steps", "episode_return", "wall_time_s")
+NUMERIC = ("utd", "batch_size", "learning_rate", "model_size", "agent_size", "env_steps", "episode_return",
+           "wall_time_s")  # fmt: skip
 CELL = ["set", "task", "utd", "batch_size", "learning_rate", "model_size"]
 NORMAL_RETURN = 1000.0  # a task's maximal return after scaling
 
@@ -98,7 +99,7 @@ def check(table: pd.DataFrame, source: str = "curves", resumed: str | None = Non
         row = table.index[table["env_steps"] < 0][0]
         value = table.loc[row, "env_steps"]
         raise InputError(f"{source}: env_steps is negative in row {row} ({value:g}); steps count up from 0")
-    for column in ("utd", "batch_size", "learning_rate", "model_size", *axes):
+    for column in ("utd", "batch_size", "learning_rate", "model_size", "agent_size", *axes):
         if column in table and (table[column] <= 0).any():
             row = table.index[(table[column] <= 0)][0]
             raise InputError(f"{source}: {column} must be positive, row {row} has {table.loc[row, column]:g}")

@@ -26,8 +26,8 @@ from scaling.laws.published import (
     published_crossings,
     published_frontier,
 )
-from scaling.laws.uncertainty import bands
-from scaling.report.result import Options, Result, check_options
+from scaling.laws.uncertainty import bands, estimate
+from scaling.report.result import COUNTS, Options, Result, check_options
 
 ASSUMED_MODEL_SIZE = 1.5e5  # the published one; only used, and said so, where neither the user nor the runs tell
 
@@ -54,6 +54,7 @@ def fit(options: Options) -> Result:
         result.notes.append("fewer than two update ratios reach a threshold: no law, no frontier, no plan")
     else:
         result.law = fit_data_law(points, rng)
+        result.counts = _counts(result, rng)
         _costs(result)
         _frontiers(result)
         if result.crossings is not None:
@@ -75,7 +76,8 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
         options = dataclasses.replace(options, hparams_from=options.data_from)
     curves, max_return = normalise(curves, options.scales, options.direction == "lower")
     cell = [*CELL, *axes]
-    table, notes = _sizes_follow(curves.table, axes, list(curves.notes))
+    table = counting(curves.table, options.count)
+    table, notes = _sizes_follow(table, axes, list(curves.notes))
     if options.hparams_from is None and options.data_from is None and table["set"].nunique() > 1:
         notes.append(f"{table['set'].nunique()} sets pooled; hparams_from= and data_from= tell stages apart")
     for_data = pick_sets(table, options.data_from, "data_from")
@@ -115,6 +117,7 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     if not seen.all():
         crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
     points = data_points(crossings, rng, options.hyperparameters)
+    points.cells = with_other(points.cells, table)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
                     highest=highest, notes=notes + points.notes)  # fmt: skip
     if options.samples >= 20:
@@ -141,6 +144,40 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     return result
 
 
+def counting(table: pd.DataFrame, count: str) -> pd.DataFrame:
+    """The table with model_size as `count` has it, and the other count, where it is known, as other_size."""
+    if count == "agent":
+        if "agent_size" not in table or table["agent_size"].isna().all():
+            raise InputError("count=agent: no column agent_size (the runs' agent_parameters): use count=critics")
+        return table.assign(model_size=table["agent_size"], other_size=table.get("model_size", np.nan))
+    return table.assign(other_size=table.get("agent_size", np.nan))
+
+
+def with_other(cells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Points with the size by the other count, where the one count tells the other."""
+    if "model_size" not in table or not table["other_size"].notna().any():
+        return cells
+    pairs = table[["task", "model_size", "other_size"]].drop_duplicates()
+    if pairs.duplicated(["task", "model_size"]).any():
+        return cells
+    return cells.merge(pairs, on=["task", "model_size"], how="left")
+
+
+def _counts(result: Result, rng: np.random.Generator) -> pd.DataFrame:
+    """The model-size law at the highest threshold under either count of N: a row each, or none."""
+    points = result.points
+    if not isinstance(result.law, ModelSizeLaw) or "other_size" not in points.cells:
+        return pd.DataFrame()
+    other = dataclasses.replace(points, cells=points.cells.assign(model_size=points.cells["other_size"]))
+    (name,) = set(COUNTS) - {result.options.count}
+    laws = {result.options.count: (result.law, points), name: (fit_data_law(other, rng), other)}
+    return pd.DataFrame([
+        {"count": count, "lowest": cells.cells["model_size"].min(), "highest": cells.cells["model_size"].max(),
+         **estimate("beta_exponent", law.beta_exponent_[:, -1]), "residual_sd": float(law.residual_sd_[-1])}
+        for count, (law, cells) in laws.items()
+    ])  # fmt: skip
+
+
 def _sizes_follow(table: pd.DataFrame, axes: list[str], notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """Where a hyperparameter, a width say, sets the model's size, the size is no axis of its own."""
     for name in axes:
@@ -157,6 +194,7 @@ def _from_crossings(options: Options) -> Result:
         if column not in table:
             raise InputError(f"{options.crossings}: column {column!r} is missing; a crossings table has task, utd, "
                              "threshold, env_steps")  # fmt: skip
+    table = counting(table, options.count)
     table = table.assign(
         task=table.get("task", "all"), threshold=table.get("threshold", 0.0),
         censored=table["censored"].astype(bool) if "censored" in table else False,
@@ -175,6 +213,7 @@ def _from_crossings(options: Options) -> Result:
     thresholds = np.sort(table["threshold"].unique().astype(float))
     cells = table.groupby(key, dropna=False)["env_steps"].agg(horizon="max", first="min").reset_index()
     cells["cells"] = 1
+    cells = with_other(cells, table)
     if "batch_size" in table:
         cells["batch_size"] = table.groupby(key, dropna=False)["batch_size"].first().to_numpy()
     at = table.merge(cells.assign(at=cells.index), on=key, how="left")["at"].to_numpy()
@@ -194,14 +233,14 @@ def _from_crossings(options: Options) -> Result:
 def _costs(result: Result) -> None:
     """FLOPs from the published count or the runs' own, seconds from the runs' clocks, delta from both."""
     options, facts = result.options, result.curves.facts if result.curves else {}
-    size = options.model_size or facts.get("model_size")
+    size = options.model_size or facts.get("model_size" if options.count == "critics" else "agent_size")
     if size is None and isinstance(result.law, ModelSizeLaw):
         size = result.law.size_ref_
     if size is None and result.points.cells["model_size"].notna().any():
         size = float(np.exp(np.log(result.points.cells["model_size"]).mean()))
     if size is None:
         size = ASSUMED_MODEL_SIZE
-        result.notes.append(f"model size unknown: {size:.3g} critic parameters assumed; give model_size=")
+        result.notes.append(f"model size unknown: {size:.3g} parameters assumed; give model_size=")
     overlapped = facts.get("overlapped", False) if options.execution == "auto" else options.execution == "overlapped"
     known = facts.get("flops_per_sample")
     cost = {"model_size": float(size), "flops_per_sample": known, "overlapped": bool(overlapped)}

@@ -169,6 +169,13 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
     tables = [{"head": ["J", "D_min", "α", "β", "residual sd of ln D"], "rows": rows}] if rows else []
     out.append({"title": "Data law", "tables": tables, "figures": figures("data_law"),
                 "text": "D_J(σ) = D_min + (β/σ)^α for the typical task (geometric mean of tasks)."})  # fmt: skip
+    counts = laws["model_size"]["counts"]
+    if counts:
+        rows = [[c["count"], f"{number(c['lowest'])} to {number(c['highest'])}", with_interval(c, "beta_exponent"),
+                 number(c["residual_sd"])] for c in counts]  # fmt: skip
+        head = ["N counts", "N", "exponent of N", "residual sd of ln D"]
+        out.append({"title": "What N counts", "tables": [{"head": head, "rows": rows}], "figures": [],
+                    "text": f"+ (b/N)^exponent; the laws above count {laws['model_size']['counted']}."})  # fmt: skip
     for currency, block in laws["frontier"].items():
         low, high = laws["range"]["utd"]
         rows = [[number(p["threshold"]), *(with_interval(p, n) for n in ("utd", "env_steps", "compute", "budget")),
@@ -180,7 +187,8 @@ def sections(laws: dict[str, Any], images: dict[str, Path]) -> list[dict[str, An
             f"σ*(F) = {number(block['scale'])} · F^{with_interval(block, 'exponent')}, top two budgets left out.")
         if currency == "flops":
             cost = laws["cost"]
-            text += f" δ = {number(cost['delta'])} FLOPs per transition, N = {number(cost['model_size'])}."
+            text += (f" δ = {number(cost['delta'])} FLOPs per transition, N = {number(cost['model_size'])} parameters"
+                     f" ({laws['model_size']['counted']}).")  # fmt: skip
         out.append({"title": f"Frontier in {currency}", "tables": [{"head": head, "rows": rows}], "text": text,
                     "figures": figures("frontier") if currency == next(iter(laws["frontier"])) else []})  # fmt: skip
     out.append({"title": "What a transition is worth", "tables": [], "figures": figures("delta", "cost_model")})

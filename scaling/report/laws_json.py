@@ -24,6 +24,8 @@ null, their intervals stand.
     held_out[]       split, utd, threshold, predicted, observed, relative_error, published_relative_error, tasks and
                      censored (tasks in the averages, tasks that never reach the threshold)
     published        batch_size, learning_rate {exponent}; data {a, b, c, scale, threshold}; frontier {exponent, scale}
+    model_size       counted (what N counts: critics or agent); counts[]: per count of N, where runs tell both, lowest,
+                     highest, beta_exponent, residual_sd of the law with model size at the highest threshold
     settings         fixed {key: value}: what all runs of a sweep were told alike; learning_rate_keys [keys]: those
                      that followed the learning rate; {} where the curves were no sweep's
     range            utd, threshold: [lowest, highest] fitted; highest {task: the best mean return seen}; ceiling: the
@@ -182,6 +184,7 @@ def as_dict(result: Result) -> dict[str, Any]:
                   "threshold": [result.thresholds.min(), result.thresholds.max()], "highest": result.highest,
                   "ceiling": NORMAL_RETURN if result.options.scales not in (None, "auto")
                   and result.options.direction == "higher" else None},
+        "model_size": {"counted": result.options.count, "counts": result.counts.to_dict("records")},
         "warmup": result.curves.facts.get("warmup") if result.curves else None,
         "settings": result.curves.facts.get("settings", {}) if result.curves else {},
         "notes": result.notes,

@@ -21,7 +21,8 @@ from scaling.laws.frontier import Frontier
 from scaling.laws.hyperparameters import HYPERPARAMETERS, ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
 
-TAKEN = ("seed", "run", "unit", "env_steps", "episode_return", "wall_time_s", "reset")
+COUNTS = ("critics", "agent")
+TAKEN = ("agent_size", "seed", "run", "unit", "env_steps", "episode_return", "wall_time_s", "reset")
 
 
 @dataclass
@@ -57,7 +58,9 @@ class Options:
                                    "(median_seed), or a share of its seeds is (probability)")  # fmt: skip
     probability: float = option(0.8, "crossing=probability: the share of seeds that must be there", float)
     hparams_threshold: float | None = option(None, "the J for B* and eta*; by default the highest", float)
-    model_size: float | None = option(None, "critic parameters N; by default from the runs", float)
+    count: str = option("critics", "what N counts: the online critics (critics, column model_size), or the whole agent "
+                                   "with its targets and policies (agent, column agent_size)")  # fmt: skip
+    model_size: float | None = option(None, "N; by default from the runs", float)
     delta: float | None = option(None, "FLOPs one transition is worth; by default from measured seconds", float)
     execution: str = option("auto", "seconds are spent in sequence or overlapped; auto: as the runs did")
     samples: int = option(1000, "bootstrap samples over seeds", int)
@@ -84,6 +87,7 @@ class Result:
     frontiers: dict[str, Frontier] = field(default_factory=dict)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     held_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    counts: pd.DataFrame = field(default_factory=pd.DataFrame)  # how N's exponent moves with what N counts
     published: dict[str, Any] = field(default_factory=dict)
     max_return: dict[str, float] = field(default_factory=dict)
     highest: dict[str, float] = field(default_factory=dict)  # per task the best mean return seen, scaled
@@ -142,6 +146,8 @@ def check_options(options: Options) -> None:
     if wrong or not options.hyperparameters:
         raise InputError(f"hyperparameters={','.join(options.hyperparameters)}: name columns that the runs vary in, "
                          f"such as batch_size,learning_rate,weight_decay{f', not {wrong[0]}' if wrong else ''}")
+    if options.count not in COUNTS:
+        raise InputError(f"count={options.count!r}: use {' or '.join(COUNTS)}")
     if options.crossing not in KINDS:
         raise InputError(f"crossing={options.crossing!r}: use {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if not 0 < options.probability <= 1:

@@ -106,6 +106,7 @@ def test_summary_says_what_was_trained_and_how_well(completed):
     # two critics, 2 + 2 -> 16 -> 1, without and with biases
     weights, biases = 2 * (4 * 16 + 16), 2 * (16 + 1)
     assert summary["critic_parameters"] == weights + biases
+    assert summary["agent_parameters"] == 2 * (weights + biases) + (2 * 16 + 16 * 2) + (16 + 2)  # targets, policy
     # a multiply and an add per weight and row; the target: forward once; the critic: forward, weights' gradients, and
     # inputs' gradients in all but the first layer; the policy 2 -> 16 -> 2: forward once
     forward = 2 * 32 * weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Sequence
 
 import numpy as np
@@ -12,8 +12,10 @@ from scaling.curves.crossings import Crossings
 from scaling.laws.data_law import DataLaw
 from scaling.laws.hyperparameters import HYPERPARAMETERS, ResponseSurface
 from scaling.laws.model_size import ModelSizeLaw
+from scaling.laws.pooled import PooledLaw
 from scaling.laws.uncertainty import bands, perturb, seed_variance
 
+POOLINGS = ("partial", "full")
 POINT = ["task", "utd", "model_size"]
 
 
@@ -45,7 +47,7 @@ class DataPoints:
 
     cells: n rows of task, utd, model_size, horizon, first; values (R, n, K) with +inf where never reached and -inf
     where reached before the first evaluation; variance (n, K) from seeds; from_surface: whether a grid of
-    hyperparameters was reduced to its best point by the response surface.
+    hyperparameters was reduced to its best point by the response surface; pooling, prior: how its law is fitted.
     """
 
     cells: pd.DataFrame
@@ -53,18 +55,27 @@ class DataPoints:
     thresholds: np.ndarray
     from_surface: bool = False
     notes: list[str] = field(default_factory=list)
+    pooling: str = POOLINGS[0]
+    prior: float = 1.0
 
     @property
     def variance(self) -> np.ndarray:
         """(n, K) of ln D from seeds, averaged over points that rest on as many cells: few seeds know it badly."""
+        return self._averaged(["cells"])
+
+    @property
+    def variance_by_task(self) -> np.ndarray:
+        """The same, each task's own."""
+        return self._averaged(["task", "cells"])
+
+    def _averaged(self, columns: list[str]) -> np.ndarray:
         single = seed_variance(self.values)
-        groups = self.cells["cells"].to_numpy()
+        groups = self.cells.groupby(columns).ngroup().to_numpy()
         return np.stack([single[groups == g].mean(axis=0) for g in groups])
 
     def subset(self, keep: np.ndarray) -> DataPoints:
         """The points where `keep` (n,) holds."""
-        return DataPoints(self.cells[keep].reset_index(drop=True), self.values[:, keep], self.thresholds,
-                          self.from_surface, self.notes)  # fmt: skip
+        return replace(self, cells=self.cells[keep].reset_index(drop=True), values=self.values[:, keep])
 
     def table(self) -> pd.DataFrame:
         """Tidy: one row per point and threshold; env_steps is the horizon where `censored`."""
@@ -113,10 +124,18 @@ def data_points(crossings: Crossings, rng: np.random.Generator,
 
 
 def fit_data_law(points: DataPoints, rng: np.random.Generator) -> DataLaw | ModelSizeLaw:
-    """The law of the points; with model size where it varies. Excess scatter about the law widens the samples."""
+    """The law of the points; with model size where it varies.
+
+    pooling partial: tasks differ by as much as they tell (`PooledLaw`), where seeds tell the noise. full: they share
+    the shape, and excess scatter about the law widens the samples.
+    """
     variance = points.variance
     law: DataLaw | ModelSizeLaw
     sized = points.cells.groupby("task")["model_size"].nunique().max() > 1
+    if points.pooling == "partial" and not sized and len(points.values) > 1 and variance.max() > 1e-9:
+        pooled, count = PooledLaw(points.prior), len(points.values) - 1
+        return pooled.fit_samples(points.cells, points.values, points.variance_by_task, points.thresholds,
+                                  samples=count, rng=rng)  # fmt: skip
     law = ModelSizeLaw() if sized else DataLaw()
     law.fit_samples(points.cells, points.values[:1], variance, points.thresholds)
     if len(points.values) == 1:

@@ -264,10 +264,11 @@ class DataLaw:
         share, samples = self.share_, len(self.share_) > 1
         low, high = (np.quantile(share[1:], [0.05, 0.95], axis=0) if samples else (share[0], share[0]))
         plateau, power = high < 0.97, low > 0.03
-        spread = np.quantile(np.log(self.alpha_[1:]), [0.05, 0.95]) if samples else np.zeros(2)
-        inner = ALPHA_BOUNDS[0] * 1.05 < self.alpha_[0] < ALPHA_BOUNDS[1] * 0.95
+        alphas = self.alpha_ if self.alpha_.ndim == 2 else self.alpha_[:, None]
+        spread = np.quantile(np.log(alphas[1:]), [0.05, 0.95], axis=0) if samples else np.zeros((2, 1))
+        inner = (alphas[0] > ALPHA_BOUNDS[0] * 1.05) & (alphas[0] < ALPHA_BOUNDS[1] * 0.95)
         ratios = np.array([len(np.unique(self._log_ratio[seen])) for seen in self._seen.T])
-        alpha = bool(inner and spread[1] - spread[0] < np.log(4)) & (ratios >= 3)
+        alpha = inner & (spread[1] - spread[0] < np.log(4)) & (ratios >= 3)
         return {"alpha": power & alpha, "beta": power & plateau & alpha, "d_min": plateau & (ratios >= 3)}
 
     def state(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Sequence
 
 import numpy as np
@@ -104,7 +105,7 @@ def held_out(crossings: Crossings, points: DataPoints, rng: np.random.Generator,
     tables = []
     for name, utds in splits:
         keep = ~np.isclose(few.cells_["utd"].to_numpy(dtype=float)[:, None], np.array(utds)[None]).any(axis=1)
-        train = data_points(few.subset(keep), rng, names)
+        train = replace(data_points(few.subset(keep), rng, names), pooling=points.pooling, prior=points.prior)
         if not np.isfinite(train.values[0]).any():
             continue
         tables.append(held_out_sigma(points, train, utds, name, rng))

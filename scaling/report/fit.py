@@ -117,6 +117,7 @@ def _from_curves(options: Options, rng: np.random.Generator) -> Result:
     if not seen.all():
         crossings = crossings.subset(np.ones(len(crossings.cells_), dtype=bool), np.flatnonzero(seen))
     points = data_points(crossings, rng, options.hyperparameters)
+    points = dataclasses.replace(points, pooling=options.pooling, prior=options.prior)
     points.cells = with_other(points.cells, table)
     result = Result(options, curves, crossings.thresholds_, points, crossings, max_return=max_return,
                     highest=highest, notes=notes + points.notes)  # fmt: skip

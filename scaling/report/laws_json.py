@@ -51,6 +51,7 @@ from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
 from scaling.laws.hyperparameters import HYPERPARAMETERS
 from scaling.laws.model_size import ModelSizeLaw
+from scaling.laws.pooled import PooledLaw
 from scaling.laws.uncertainty import LEVEL, estimate, undetermined
 from scaling.report.result import Result
 
@@ -246,7 +247,8 @@ class SavedLaws:
         state = {k[4:]: v for k, v in self.arrays.items() if k.startswith("law_")}
         if not state:
             raise InputError(f"laws={folder}: that fit has no data law; see the notes in its laws.json")
-        self.law = (ModelSizeLaw if str(state["kind"]) == "model_size" else DataLaw).restore(state)
+        kinds = {"model_size": ModelSizeLaw, "pooled": PooledLaw, "sigma": DataLaw}
+        self.law = kinds[str(state["kind"])].restore(state)
         cost = {k: float("nan") if v is None and k != "flops_per_sample" else v for k, v in self.json["cost"].items()}
         self.cost = CostModel(**cost)
         self.tasks = list(self.law.tasks_)

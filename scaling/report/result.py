@@ -14,7 +14,7 @@ from scaling.curves.shares import KINDS
 from scaling.curves.table import CELL, Curves
 from scaling.curves.thresholds import LEVELS, RULE
 from scaling.errors import InputError
-from scaling.laws.chain import DataPoints
+from scaling.laws.chain import POOLINGS, DataPoints
 from scaling.laws.cost import CostModel
 from scaling.laws.data_law import DataLaw
 from scaling.laws.frontier import Frontier
@@ -58,6 +58,9 @@ class Options:
                                    "(median_seed), or a share of its seeds is (probability)")  # fmt: skip
     probability: float = option(0.8, "crossing=probability: the share of seeds that must be there", float)
     hparams_threshold: float | None = option(None, "the J for B* and eta*; by default the highest", float)
+    pooling: str = option("partial", "tasks share the data law's shape as far as they tell (partial), or all (full)")
+    prior: float = option(1.0, "weight of what public sweeps tell of that shape, against one task of this table; 0: "
+                               "nothing but a weak prior on alpha", float)  # fmt: skip
     count: str = option("critics", "what N counts: the online critics (critics, column model_size), or the whole agent "
                                    "with its targets and policies (agent, column agent_size)")  # fmt: skip
     model_size: float | None = option(None, "N; by default from the runs", float)
@@ -146,6 +149,10 @@ def check_options(options: Options) -> None:
     if wrong or not options.hyperparameters:
         raise InputError(f"hyperparameters={','.join(options.hyperparameters)}: name columns that the runs vary in, "
                          f"such as batch_size,learning_rate,weight_decay{f', not {wrong[0]}' if wrong else ''}")
+    if options.pooling not in POOLINGS:
+        raise InputError(f"pooling={options.pooling!r}: use {' or '.join(POOLINGS)}")
+    if not 0 <= options.prior < np.inf:
+        raise InputError(f"prior={options.prior}: a weight, 0 or more")
     if options.count not in COUNTS:
         raise InputError(f"count={options.count!r}: use {' or '.join(COUNTS)}")
     if options.crossing not in KINDS:

@@ -21,6 +21,7 @@ from scaling.laws.chain import DataPoints, data_points, fit_data_law
 
 TRAIN = 3  # ratios
 REACH = 4.0  # times the largest of them
+COLUMNS = ["train", "utd", "threshold", "predicted", "observed", "low", "high", "sd"]
 FILES = ("gym_sac_curves.csv.gz", "gym_sac_scales.csv", "flashsac_utd_curves.csv", "simba_utd_reset_curves.csv.gz")
 
 
@@ -68,6 +69,12 @@ def points_of(sweep: Sweep, samples: int, seed: int = 0, kind: str = "mean",
     return data_points(crossings.subset(keep, np.flatnonzero(seen.any(axis=0))), np.random.default_rng(seed))
 
 
+def all_points(data: list[Sweep], samples: int, kind: str = "mean") -> list[tuple[Sweep, DataPoints]]:
+    """`points_of` every sweep that has any."""
+    found = [(sweep, points_of(sweep, samples, kind=kind)) for sweep in data]
+    return [(sweep, points) for sweep, points in found if points is not None]
+
+
 def windows(utds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(ratios trained on, ratios predicted)."""
     for start in range(len(utds) - TRAIN):
@@ -106,8 +113,7 @@ def predictions(points: DataPoints, fit: Callable[[DataPoints], Law]) -> pd.Data
                 low, high = np.quantile(samples[1:], [0.05, 0.95]) if len(samples) > 20 else (np.nan, np.nan)
                 rows.append((float(train[-1]), float(utd), float(points.thresholds[number]), samples[0], value, low,
                              high, float(np.sqrt(points.variance[at, number]))))  # fmt: skip
-    names = ["train", "utd", "threshold", "predicted", "observed", "low", "high", "sd"]
-    return pd.DataFrame(rows, columns=names, dtype=float)
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=float)
 
 
 def score(table: pd.DataFrame) -> pd.Series:
@@ -126,17 +132,35 @@ def data_law(points: DataPoints) -> Law:
     return lambda utd, level: np.log(law.predict_samples(utd, level, task)[:, 0])
 
 
-def last_value(points: DataPoints) -> Law:
-    """What the largest ratio took, carried forward."""
-    at = int(points.cells["utd"].to_numpy().argmax())
-    return lambda utd, level: points.values[:, at, level]
+def run_all(points: list[tuple[Sweep, DataPoints]], fit: Callable[[DataPoints], Law] = data_law) -> pd.DataFrame:
+    """`predictions` of every sweep alone, with columns source and task."""
+    return pd.concat([predictions(found, fit).assign(source=sweep.source, task=sweep.task)
+                      for sweep, found in points], ignore_index=True)  # fmt: skip
 
 
-def run_all(data: list[Sweep], fit: Callable[[DataPoints], Law], samples: int, kind: str = "mean") -> pd.DataFrame:
-    """`predictions` of every sweep, with columns source and task."""
-    tables = []
-    for sweep in data:
-        points = points_of(sweep, samples, kind=kind)
-        if points is not None:
-            tables.append(predictions(points, fit).assign(source=sweep.source, task=sweep.task))
-    return pd.concat(tables, ignore_index=True)
+def run_together(points: list[tuple[Sweep, DataPoints]], pooling: str, prior: float) -> pd.DataFrame:
+    """The same with one law for all tasks of a source, each at its own returns: the k-th of each are one threshold."""
+    out = []
+    for source in dict.fromkeys(sweep.source for sweep, _ in points):
+        mine = [found for sweep, found in points if sweep.source == source]
+        most = max(len(found.thresholds) for found in mine)
+        values = [np.concatenate([np.full((*f.values.shape[:2], most - len(f.thresholds)), np.nan), f.values], axis=2)
+                  for f in mine]  # fmt: skip
+        cells = pd.concat([found.cells for found in mine], ignore_index=True)
+        whole = DataPoints(cells, np.concatenate(values, axis=1), np.arange(most, dtype=float), pooling=pooling,
+                           prior=prior)  # fmt: skip
+        ratio = cells["utd"].to_numpy(dtype=float)
+        for train, above in windows(np.unique(ratio)):
+            part = whole.subset(np.isclose(ratio[:, None], train[None]).any(axis=1))
+            law = fit_data_law(part, np.random.default_rng(0))
+            seen = {task: np.isfinite(part.values[0, rows]).all(axis=0)
+                    for task, rows in part.cells.groupby("task").indices.items()}  # fmt: skip
+            sd = np.sqrt(whole.variance_by_task)
+            for at in np.flatnonzero(np.isclose(ratio[:, None], above[None]).any(axis=1)):
+                task, value = cells["task"][at], whole.values[0, at]
+                for level in np.flatnonzero(np.isfinite(value) & seen.get(task, np.zeros(most, dtype=bool))):
+                    drawn = np.log(law.predict_samples(ratio[at], level, task)[:, 0])
+                    low, high = np.quantile(drawn[1:], [0.05, 0.95])
+                    out.append((source, task, train[-1], ratio[at], level, drawn[0], value[level], low, high,
+                                sd[at, level]))  # fmt: skip
+    return pd.DataFrame(out, columns=["source", "task", *COLUMNS]).astype(dict.fromkeys(COLUMNS, float))

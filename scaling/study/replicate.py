@@ -109,7 +109,7 @@ def replicate(truth: Truth, noise: Noise, seed: int, samples: int, law_alone: bo
     estimates = {
         "B exponent": (surface.exponent_["batch_size"], truth.batch_exponent),
         "eta exponent": (surface.exponent_["learning_rate"], truth.rate_exponent),
-        "alpha": (law.alpha_, truth.alpha),
+        "alpha": (law.alpha_.reshape(len(data), -1)[:, 0], truth.alpha),
         **{f"D at sigma {r:g}": (data[:, i], float(target.data(r))) for i, r in enumerate(ratios)},
         "B* at sigma 16": (typical([surface.best_samples("batch_size", t, 16.0) for t in truth.tasks])[:, 0],
                            float(target.batch(16.0))),

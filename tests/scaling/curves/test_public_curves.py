@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,19 +63,32 @@ def test_published_frontier_is_reproduced(authors_steps):
     assert found["found"] == pytest.approx([6.09, 6.35], rel=0.01)
 
 
-def test_held_out_ratios_are_predicted_better_than_by_the_published_procedure(gym):
-    """The stated errors of the published procedure; every one of the seven must be beaten."""
-    crossings = Crossings(CELL, samples=200, seed=0).fit(gym[gym["set"] == "gym_ours"], THRESHOLDS)
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def gym_crossings(gym):
+    return Crossings(CELL, samples=200, seed=0).fit(gym[gym["set"] == "gym_ours"], THRESHOLDS)
+
+
+@pytest.mark.parametrize("pooling", ["partial", "full"])
+def test_held_out_ratios_are_predicted_better_than_by_the_published_procedure(gym_crossings, pooling):
+    """The stated errors of the published procedure: one shape for all tasks beats every one of the seven; tasks that
+    differ as far as they tell beat their mean by more, not each, and their intervals hold."""
+    crossings, rng = gym_crossings, np.random.default_rng(0)
     splits = [("train .5-8", [0.25, 16.0]), ("train .25-4", [8.0, 16.0]), ("train 1-8", [0.25, 0.5, 16.0])]
-    table = held_out(crossings, data_points(crossings, rng), rng, splits=splits)
+    points = replace(data_points(crossings, rng), pooling=pooling)
+    table = held_out(crossings, points, rng, splits=splits)
     mean = table.assign(error=table["relative_error"].abs()).groupby(["split", "utd"])["error"].mean()
     theirs = {("train .5-8", 0.25): 0.085, ("train .5-8", 16.0): 0.126, ("train .25-4", 8.0): 0.10,
               ("train .25-4", 16.0): 0.19, ("train 1-8", 0.25): 0.46, ("train 1-8", 0.5): 0.19,
               ("train 1-8", 16.0): 0.095}  # fmt: skip
     for key, value in theirs.items():
-        print(f"{key}: {mean[key]:.1%} (published {value:.1%})")
-    assert all(mean[key] < value for key, value in theirs.items())
+        print(f"{pooling}, {key}: {mean[key]:.1%} (published {value:.1%})")
+    inside = [low <= seen <= high for (low, high), seen in zip(table["predicted_interval"], table["observed"])]
+    print(f"{pooling}: mean {np.mean([mean[key] for key in theirs]):.1%}, inside {np.mean(inside):.0%}")
+    if pooling == "full":
+        assert all(mean[key] < value for key, value in theirs.items())
+    else:
+        assert np.mean([mean[key] for key in theirs]) < 0.7 * np.mean(list(theirs.values()))
+        assert 0.8 < np.mean(inside) <= 0.98
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """The best batch size B*(sigma), learning rate eta*(sigma), ... from a smooth response surface, and where it is blind.
 
 ln D = m(task, sigma, N) + z'H z / 2 + z'(l_task + h ln sigma + v ln N), with z = (ln B, ln eta, ...), any positive
-hyperparameters: a quadratic bowl whose curvature H is shared and whose bottom moves along one line per task with one
-slope for all tasks, B*(sigma) = (beta_B / sigma)^alpha_B. Linear in its parameters: one least-squares problem serves
-every bootstrap sample.
+hyperparameters: a quadratic bowl whose curvature H is shared and whose bottom moves along one line per task,
+B*(sigma) = (beta_B / sigma)^alpha_B. Tasks share its slope but for deviations that are held back as much as the cells
+say (random slopes, by restricted maximum likelihood). Linear in its parameters: one least-squares problem serves every
+bootstrap sample.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 from scipy.special import log_ndtr
 
 HYPERPARAMETERS = ("batch_size", "learning_rate")
+RIDGES = np.array([0.3, 1.0, 3.0, 10.0, 30.0, 1e6])  # residual variance over that of a task's own slope; 1e6: no such
 SURE = 2.0  # standard errors
 SMALL = 0.1  # of ln D over the whole grid: a direction that surely matters less is flat
 SHAPES = ("bowl", "larger is better", "smaller is better", "flat", "unclear")
@@ -69,8 +71,8 @@ class ResponseSurface:
     where never crossed and -inf where crossed before the first evaluation, row 0 the point estimate.
 
     Fitted, R = 1 after `fit`: swept_ (which of the names take three values or more at one ratio), exponent_ {name:
-    (R,)} with x* ~ sigma^-exponent, log_best_ {name: (R, tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d),
-    groups_ (task, utd, model_size),
+    (R,)} with x* ~ sigma^-exponent, of the mean task, task_exponent_ {name: (R, tasks)}, ridge_, log_best_ {name: (R,
+    tasks)} at sigma 1 (and at the mean ln N), hessian_ (R, d, d), groups_ (task, utd, model_size),
     log_data_ (R, groups): ln D at the best hyperparameters within the grid, residual_sd_, edge_ (table), determined_
     {name: whether the bowl is surely bent along it, the other ones at their best}, shape_ {name: one of SHAPES: a bowl
     with its bottom within most grids; else monotone over the grid, or surely flat over it}, log_range_ {name: (low,
@@ -139,6 +141,7 @@ class ResponseSurface:
         self.sized_ = bool(cells.groupby("task")["model_size"].nunique().max() > 1)
         columns: list[np.ndarray] = [np.eye(len(self.groups_))[group]]
         self._slices: dict[str, slice] = {}
+        self._own = bool(self.swept_) and len(self.tasks_) > 1  # whether tasks may have slopes of their own
         start = len(self.groups_)
 
         def add(name: str, block: np.ndarray) -> None:
@@ -157,7 +160,10 @@ class ResponseSurface:
                 add("product", np.stack([z[:, i] * z[:, j] for i, j in self._pairs], axis=1))
             for k in range(d):
                 add(f"task{k}", tasks * z[:, k : k + 1])
-            add("sigma", z * (sigma - self._sigma0)[:, None])
+            moved = z * (sigma - self._sigma0)[:, None]
+            add("sigma", moved)
+            for k in range(d if self._own else 0):
+                add(f"own{k}", tasks * moved[:, k : k + 1])
             if self.sized_:
                 add("size", z * (size - self._size0)[:, None])
         return np.concatenate(columns, axis=1)
@@ -165,10 +171,11 @@ class ResponseSurface:
     def _tobit(self, design: np.ndarray, log_steps: np.ndarray, limits: np.ndarray, weights: np.ndarray):
         """EM over all samples at once. Returns (R, p) coefficients, (R,) residual sd, (p, p) covariance at sample 0."""
         scaled = design * weights[:, None]
-        inverse = np.linalg.pinv(scaled, rcond=1e-9)
-        freedom = max(1, len(design) - np.linalg.matrix_rank(scaled))
         censored = np.isinf(log_steps)
         values = start_censored(log_steps, limits)
+        self.ridge_, whole = self._choose_ridge(scaled, values[0] * weights)
+        inverse = whole[:, : len(design)]
+        freedom = max(1.0, len(design) - float(np.einsum("np,pn->", scaled, inverse)))
         coefficients = (values * weights) @ inverse.T
         variance = np.zeros(len(log_steps))
         for _ in range(self.iterations if censored.any() else 1):
@@ -179,12 +186,33 @@ class ResponseSurface:
                 break
             values = impute_censored(log_steps, limits, mean, np.sqrt(variance)[:, None] / weights)
             coefficients = (values * weights) @ inverse.T
-        return coefficients, np.sqrt(variance), variance[0] * inverse @ inverse.T
+        return coefficients, np.sqrt(variance), variance[0] * whole @ whole.T
+
+    def _choose_ridge(self, scaled: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
+        """How much tasks' own slopes are held back, by restricted likelihood; the inverse of the widened design.
+
+        Ridge regression as least squares with a row of its own for each penalised column.
+        """
+        own = [c for k in range(len(self.swept_) if self._own else 0)
+               for c in range(self._slices[f"own{k}"].start, self._slices[f"own{k}"].stop)]  # fmt: skip
+        best = np.inf, 0.0, scaled
+        fixed = np.linalg.matrix_rank(np.delete(scaled, own, axis=1))
+        for ridge in RIDGES if own else [0.0]:
+            wide = np.concatenate([scaled, np.sqrt(ridge) * np.eye(scaled.shape[1])[own]])
+            solution = np.linalg.lstsq(wide, np.append(values, np.zeros(len(own))), rcond=1e-9)[0]
+            left = float(((np.append(values, np.zeros(len(own))) - wide @ solution) ** 2).sum())
+            singular = np.linalg.svd(wide, compute_uv=False)
+            singular = singular[singular > 1e-9 * singular[0]]
+            score = max(1, len(scaled) - fixed) * np.log(left + 1e-12) + 2 * np.log(singular).sum()
+            score -= len(own) * np.log(max(ridge, 1e-12))
+            if score < best[0]:
+                best = score, float(ridge), wide
+        return best[1], np.linalg.pinv(best[2], rcond=1e-9)
 
     def _solve(self, cells: pd.DataFrame, group: np.ndarray, covariance: np.ndarray) -> None:
         """From coefficients to the bottom of the bowl, the exponents and ln D at the bottom."""
         beta, _count, d = self.coefficients_, len(self.coefficients_), len(self.swept_)
-        self.exponent_, self.size_exponent_, self.log_best_ = {}, {}, {}
+        self.exponent_, self.task_exponent_, self.size_exponent_, self.log_best_ = {}, {}, {}, {}
         self.log_data_ = beta[:, : len(self.groups_)].copy()
         self.determined_ = {}
         self.edge_ = pd.DataFrame()
@@ -211,16 +239,19 @@ class ResponseSurface:
         bend = np.einsum("ik,ij,jk->k", along, hessian[0], along)
         maps = np.einsum("ik,pij,jk->kp", along, basis, along)
         self.curvature_t_ = bend / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", maps, cov, maps), 1e-18))
-        slope = np.einsum("rij,rj->ri", inverse, beta[:, self._slices["sigma"]])
-        size_slope = np.zeros_like(slope)
+        tilt = np.repeat(beta[:, None, self._slices["sigma"]], len(self.tasks_), axis=1)  # (R, tasks, d)
+        if self._own:
+            tilt = tilt + np.stack([beta[:, self._slices[f"own{k}"]] for k in range(d)], axis=-1)
+        slope = np.einsum("rij,rtj->rti", inverse, tilt)
+        size_slope = np.zeros_like(slope[:, 0])
         if self.sized_:
             size_slope = np.einsum("rij,rj->ri", inverse, beta[:, self._slices["size"]])
         linear = np.stack([beta[:, self._slices[f"task{k}"]] for k in range(d)], axis=-1)  # (R, tasks, d)
         bottom = -np.einsum("rij,rtj->rti", inverse, linear)  # at mean ln sigma, mean ln N, centred z
         for k, name in enumerate(self.swept_):
-            self.exponent_[name] = slope[:, k]
+            self.exponent_[name], self.task_exponent_[name] = slope[:, :, k].mean(axis=1), slope[:, :, k]
             self.size_exponent_[name] = -size_slope[:, k]
-            best = bottom[:, :, k] + self._centre[k] + slope[:, k : k + 1] * self._sigma0
+            best = bottom[:, :, k] + self._centre[k] + slope[:, :, k] * self._sigma0
             swept = [cells.loc[cells["task"] == t].groupby(group[cells["task"] == t])[name].nunique().max() > 1
                      for t in self.tasks_]  # fmt: skip
             self.log_best_[name] = np.where(np.array(swept)[None], best, np.nan)
@@ -229,13 +260,14 @@ class ResponseSurface:
         task_of = np.array([self.tasks_.index(t) for t in self.groups_["task"]])
         sigma = np.log(self.groups_["utd"].to_numpy(dtype=float)) - self._sigma0
         size = np.nan_to_num(np.log(self.groups_["model_size"].to_numpy(dtype=float)) - self._size0)
-        free = bottom[:, task_of] - slope[:, None] * sigma[None, :, None] - size_slope[:, None] * size[None, :, None]
+        free = bottom[:, task_of] - slope[:, task_of] * sigma[None, :, None]
+        free = free - size_slope[:, None] * size[None, :, None]
         low, high, step = self._ranges(cells, group)
         lowest, highest = low - 0.5 * step, high + 0.5 * step
         ends = lowest.min(axis=0) + self._centre, highest.max(axis=0) + self._centre
         self.log_range_ = {name: (float(ends[0][k]), float(ends[1][k])) for k, name in enumerate(self.swept_)}
         held = np.clip(free, lowest[None], highest[None])
-        gradient = linear[:, task_of] + beta[:, None, self._slices["sigma"]] * sigma[None, :, None]
+        gradient = linear[:, task_of] + tilt[:, task_of] * sigma[None, :, None]
         if self.sized_:
             gradient = gradient + beta[:, None, self._slices["size"]] * size[None, :, None]
         if self.correct_bias:  # the lowest point of a noisy bowl looks lower than it is, by tr(H^-1 cov(gradient)) / 2
@@ -256,6 +288,8 @@ class ResponseSurface:
         for k in range(d):
             maps[groups, k, self._slices[f"task{k}"].start + task_of] = 1.0
             maps[groups, k, self._slices["sigma"].start + k] = sigma
+            if self._own:
+                maps[groups, k, self._slices[f"own{k}"].start + task_of] = sigma
             if self.sized_:
                 maps[groups, k, self._slices["size"].start + k] = size
         spread = np.einsum("gip,pq,gjq->gij", maps, covariance, maps, optimize=True)
@@ -295,6 +329,8 @@ class ResponseSurface:
                 row[self._slices["square"].start + k] = (end**2 - middle**2).mean()
                 np.add.at(row, self._slices[f"task{k}"].start + task_of, (end - middle) / len(end))
                 row[self._slices["sigma"].start + k] = ((end - middle) * sigma).mean()
+                if self._own:
+                    np.add.at(row, self._slices[f"own{k}"].start + task_of, (end - middle) * sigma / len(end))
                 rows.append(row)
             down, up = rows
             across = up - down
@@ -314,7 +350,8 @@ class ResponseSurface:
     def best_samples(self, name: str, task: str, utd: np.ndarray, model_size: float | None = None) -> np.ndarray:
         """(R, len(utd)) best value of a hyperparameter."""
         log_utd = np.log(np.atleast_1d(np.asarray(utd, dtype=float)))
-        out = self.log_best_[name][:, [self.tasks_.index(task)]] - self.exponent_[name][:, None] * log_utd[None]
+        at = [self.tasks_.index(task)]
+        out = self.log_best_[name][:, at] - self.task_exponent_[name][:, at] * log_utd[None]
         if self.sized_ and model_size is not None:
             out = out + self.size_exponent_[name][:, None] * (np.log(model_size) - self._size0)
         return np.exp(out)

@@ -9,7 +9,8 @@ null, their intervals stand.
     crossing         kind, probability (a share of seeds, null for the mean), support[]: threshold, kind, points, seen,
                      factor, waits, stands: which kinds of crossing the seeds bear there (scaling.curves.support)
     batch_size       exponent (B* ~ sigma^-exponent), slope (= -exponent), determined (if not, these are null),
-                     threshold, at_sigma_1 {task: {value, value_interval}}, at_edge [{task, utd, best, lowest, highest}]
+                     threshold, at_sigma_1 {task: {value, exponent}} of each task's own, at_edge [{task, utd, best,
+                     lowest, highest}]
     learning_rate    the same for eta*
     hyperparameters  {name: the same} of any others, and in each of the three: shape (bowl, larger is better, smaller is
                      better, flat, unclear: SHAPES), key (the training's), integer, repeat (a list of that many)
@@ -85,7 +86,9 @@ def hyperparameter(result: Result, name: str) -> dict[str, Any] | None:
         return None
     exponent = surface.exponent_[name]
     edge = surface.edge_[(surface.edge_["hyperparameter"] == name) & surface.edge_["at_edge"]]
-    at_one = {task: estimate("value", np.exp(surface.log_best_[name][:, i])) for i, task in enumerate(surface.tasks_)}
+    at_one = {task: {**estimate("value", np.exp(surface.log_best_[name][:, i])),
+                     **estimate("exponent", surface.task_exponent_[name][:, i])}
+              for i, task in enumerate(surface.tasks_)}  # fmt: skip
     known = surface.determined_[name]
     values = surface.residuals_[name].to_numpy(dtype=float)
     facts = result.curves.facts if result.curves else {}
@@ -93,7 +96,7 @@ def hyperparameter(result: Result, name: str) -> dict[str, Any] | None:
         "key": facts.get("keys", {}).get(name, name if "." in name else f"algo.{name}"),
         "integer": bool((values == np.round(values)).all()), "repeat": facts.get("repeats", {}).get(name, 0),
     }  # fmt: skip
-    at_one = {task: withhold(value, [] if known else ["value"]) for task, value in at_one.items()}
+    at_one = {task: withhold(value, [] if known else ["value", "exponent"]) for task, value in at_one.items()}
     return {
         **withhold({**estimate("exponent", exponent), **estimate("slope", -exponent)},
                    [] if known else ["exponent", "slope"]), "determined": known,
@@ -214,7 +217,7 @@ def write(result: Result, out: Path) -> dict[str, Any]:
         arrays["variance"] = result.points.variance
     if result.surface is not None:
         for name in result.surface.swept_:
-            arrays[f"exponent_{name}"] = result.surface.exponent_[name]
+            arrays[f"exponent_{name}"] = result.surface.task_exponent_[name]
             arrays[f"log_best_{name}"] = result.surface.log_best_[name]
             arrays[f"log_range_{name}"] = np.array(result.surface.log_range_[name])
         arrays["surface_tasks"] = np.array(result.surface.tasks_, dtype=str)
@@ -274,8 +277,10 @@ class SavedLaws:
             at_one = line[1:].mean() if task not in tasks else line[1 + tasks.index(task)]
             return np.tile(np.exp(at_one + line[0] * np.log(utd)), (count, 1))
         tasks, at_one = [str(t) for t in self.arrays["surface_tasks"]], self.arrays[f"log_best_{name}"]
-        mean = np.nanmean(at_one, axis=1) if task not in tasks else at_one[:, tasks.index(task)]
-        best = mean[:, None] - self.arrays[f"exponent_{name}"][:, None] * np.log(utd)[None]
+        exponents = self.arrays[f"exponent_{name}"]  # (R, tasks); (R,) of fits before tasks had slopes of their own
+        exponents = np.broadcast_to(exponents.reshape(len(exponents), -1), at_one.shape)
+        lines = at_one[:, :, None] - exponents[:, :, None] * np.log(utd)
+        best = np.nanmean(lines, axis=1) if task not in tasks else lines[:, tasks.index(task)]
         return np.exp(best if block["determined"] else np.clip(best, *self.arrays[f"log_range_{name}"]))
 
     def levels(self, task: str | None) -> np.ndarray:

@@ -3,6 +3,7 @@
     python -m scaling.study.choices compare=crossing data=<folder>   the three kinds of crossing
     python -m scaling.study.choices compare=pooling data=<folder>    tasks apart, together, and what others tell
     python -m scaling.study.choices compare=prior data=<folder>      what others tell, chosen with the task left out
+    python -m scaling.study.choices compare=slopes data=<folder>     B* and eta* against the ratio, task by task
     python -m scaling.study.choices compare=resets data=<folder>     a data law that knows a reset interval, or not
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,12 +23,12 @@ from scaling.curves.shares import KINDS
 from scaling.curves.table import CELL
 from scaling.curves.thresholds import choose_thresholds
 from scaling.errors import InputError
-from scaling.laws import pooled
+from scaling.laws import hyperparameters, pooled
 from scaling.laws.chain import DataPoints
 from scaling.laws.data_law import DataLaw
 from scaling.laws.resets import ResetLaw
 from scaling.report.terminal import table
-from scaling.study.public import Law, Sweep, all_points, data_law, run_all, run_together, score, sweeps
+from scaling.study.public import Law, Sweep, all_points, data_law, gym_curves, run_all, run_together, score, sweeps
 
 INTERVALS = [0.4e6, 0.8e6, 1.2e6, 1.6e6]  # SimBa's is not in its repository; its curves dip after about these
 VARIANCE = 0.02  # of ln D from seeds, all points alike
@@ -35,6 +37,7 @@ BRO_INTERVAL = 2.5e6
 BRO = {"humanoid-stand": (850, 600, 475, 425, 375), "humanoid-walk": (1000, 875, 600, 450, 475),
        "dog-trot": (np.inf, 775, 675, 625, 575), "hopper-hop": (500, 525, 250, 175, 250)}  # fmt: skip
 PRIORS = ((-0.5, 2.0), (-0.75, 2.5), (-1.0, 2.0), (-1.0, 3.0), (0.0, 2.5), (-0.75, 8.0))
+SLOPES = {"one slope": (1e6,), "as far as they tell": tuple(hyperparameters.RIDGES), "each its own": (1e-4,)}
 SHARP = 0.12  # sd of ln D from seeds
 ROW = ["source", "task", "train", "utd", "threshold"]
 
@@ -43,7 +46,7 @@ ROW = ["source", "task", "train", "utd", "threshold"]
 class Options:
     """The keys of the comparison."""
 
-    compare: str = option("crossing", "what to compare: crossing, pooling, prior or resets")
+    compare: str = option("crossing", "what to compare: crossing, pooling, prior, resets or slopes")
     data: str | None = option(None, "folder of the public sweeps")
     samples: int = option(0, "bootstrap samples over seeds, for the coverage; 0: none, 100 for pooling", int)
 
@@ -167,7 +170,36 @@ def prior(data: list[Sweep], samples: int) -> dict[str, pd.DataFrame]:
     return results
 
 
-COMPARISONS = {"crossing": crossing, "pooling": pooling, "prior": prior, "resets": resets}
+def slopes(data: list[Sweep], samples: int, folder: str) -> dict[str, pd.DataFrame]:
+    """How B* and eta* move with the ratio: how well a surface without one ratio tells its cells' D from each other."""
+    table_ = gym_curves(Path(folder))
+    rows = []
+    for threshold in (500.0, 600.0, 700.0, 800.0):
+        crossings = Crossings(CELL).fit(table_[table_["set"] == "gym_sweep"], [threshold])
+        cells, values = crossings.cells_, np.log(crossings.steps_[0, :, 0])
+        rows.append([f"{threshold:g}", *(f"{_rms(cells, values, ridges):.3f}" for ridges in SLOPES.values())])
+    print(f"rms of ln D within a held-out ratio of a task\n{table(['J', *SLOPES], rows)}")
+    return {}
+
+
+def _rms(cells: pd.DataFrame, values: np.ndarray, ridges: tuple[float, ...]) -> float:
+    """Every ratio left out in turn: its cells' ln D about their mean, observed less predicted."""
+    squares, count, kept = 0.0, 0, hyperparameters.RIDGES
+    for left_out in cells["utd"].unique():
+        train = (cells["utd"] != left_out).to_numpy()
+        hyperparameters.RIDGES = np.array(ridges)
+        surface = hyperparameters.ResponseSurface().fit_samples(cells[train], values[None, train])
+        for task, group in cells[~train].groupby("task"):
+            best = [np.log(surface.best_samples(name, task, left_out)[0, 0]) for name in surface.swept_]
+            z = np.log(group[surface.swept_].to_numpy(dtype=float)) - best
+            gap = values[group.index] - 0.5 * np.einsum("ni,ij,nj->n", z, surface.hessian_[0], z)
+            gap = gap[np.isfinite(gap)]
+            squares, count = squares + ((gap - gap.mean()) ** 2).sum(), count + len(gap) - 1
+    hyperparameters.RIDGES = kept
+    return float(np.sqrt(squares / count))
+
+
+COMPARISONS = {"crossing": crossing, "pooling": pooling, "prior": prior, "resets": resets, "slopes": slopes}
 
 
 def run(options: Options) -> dict[str, pd.DataFrame]:
@@ -176,7 +208,8 @@ def run(options: Options) -> dict[str, pd.DataFrame]:
         raise InputError("give data=<folder of the public sweeps>; docs/results/scaling/README.md says whose they are")
     if options.compare not in COMPARISONS:
         raise InputError(f"compare={options.compare!r}: use {', '.join(COMPARISONS)}")
-    return COMPARISONS[options.compare](sweeps(options.data), options.samples)
+    more = (options.data,) if options.compare == "slopes" else ()
+    return COMPARISONS[options.compare](sweeps(options.data), options.samples, *more)
 
 
 if __name__ == "__main__":

@@ -37,17 +37,20 @@ class Sweep:
 def sweeps(data: str | Path) -> list[Sweep]:
     """Every task of the public sweeps in a folder that holds FILES."""
     folder = Path(data)
-    missing = [name for name in FILES if not (folder / name).exists()]
-    if missing:
-        raise InputError(f"data={folder}: no {missing[0]} there; docs/results/scaling/README.md says whose it is")
-    gym = read_table(folder / FILES[0])
-    gym = normalise(check(gym[gym["set"] != "gym_sweep"]), str(folder / FILES[1]))[0].table
-    tables = dict(iter(gym.groupby("set")))
+    tables = {name: rows for name, rows in gym_curves(folder).groupby("set") if name != "gym_sweep"}
     tables["flashsac"] = check(read_table(folder / FILES[2])).table
     for reset, rows in _apart(read_table(folder / FILES[3])).groupby("reset"):
         tables["simba_reset" if reset else "simba"] = check(rows.drop(columns="reset")).table
     return [Sweep(source, str(task), rows.reset_index(drop=True))
             for source, table in tables.items() for task, rows in table.groupby("task")]  # fmt: skip
+
+
+def gym_curves(folder: Path) -> pd.DataFrame:
+    """The authors' gym curves on their scale of 1000."""
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise InputError(f"data={folder}: no {missing[0]} there; docs/results/scaling/README.md says whose it is")
+    return normalise(check(read_table(folder / FILES[0])), str(folder / FILES[1]))[0].table
 
 
 def _apart(table: pd.DataFrame) -> pd.DataFrame:

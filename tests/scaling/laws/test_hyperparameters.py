@@ -80,3 +80,22 @@ def test_a_ratio_where_every_run_is_censored_is_left_to_the_data_law():
     surface = ResponseSurface().fit(table.assign(censored=lost))
     assert len(surface.groups_) == 7
     assert surface.exponent_["batch_size"][0] == pytest.approx(0.45, abs=1e-3)
+
+
+@pytest.mark.parametrize(("exponents", "apart"), [((0.45, 0.45), False), ((0.9, 0.0), True)])
+def test_tasks_have_slopes_of_their_own_where_their_cells_say_so(exponents, apart):
+    """Two tasks with one slope keep one; with slopes of 0.9 and 0 each gets near its own, noise of 3 % allowed for."""
+    rng, rows = np.random.default_rng(2), []
+    for (task, exponent), u, b in itertools.product(zip("AB", exponents), (1, 2, 4, 8), (64, 128, 256, 512)):
+        log_steps = 11 - 0.5 * np.log(u) + 0.15 * np.log(b / (300 * u**-exponent)) ** 2 + 0.03 * rng.normal()
+        rows.append((task, u, b, np.exp(log_steps), False))
+    table = pd.DataFrame(rows, columns=["task", "utd", "batch_size", "env_steps", "censored"])
+    surface = ResponseSurface().fit(table)
+    found = surface.task_exponent_["batch_size"][0]
+    assert surface.exponent_["batch_size"][0] == pytest.approx(found.mean())
+    if apart:
+        np.testing.assert_allclose(found, exponents, atol=0.15)
+    else:
+        assert np.ptp(found) < 0.1
+    ratio = surface.best_samples("batch_size", "A", [1.0, 8.0])[0]
+    assert np.log(ratio[0] / ratio[1]) / np.log(8) == pytest.approx(found[0])

@@ -81,8 +81,8 @@ def test_plan_prints_a_command_within_80_columns_and_its_limits_hold(fitted, cap
     # truth at sigma*: D = 1e5 (0.6 + (1.5/sigma)^0.8) ln(4)/ln(5), as 1000 (1 - 0.2^(t/tau)) = 750 at that t
     true = 1e5 * (0.6 + (1.5 / plan.utd[0]) ** 0.8) * np.log(0.25) / np.log(0.2)
     assert plan.env_steps[0] == pytest.approx(true, rel=0.1)
-    fewer = make_plan(Options(laws=str(fitted), target=750, task="A", max_env_steps=0.8 * true))[0]
-    assert fewer.env_steps[0] <= 0.8 * true
+    fewer = make_plan(Options(laws=str(fitted), target=750, task="A", max_env_steps=0.95 * true))[0]
+    assert fewer.env_steps[0] <= 0.95 * true
     assert fewer.utd[0] > plan.utd[0]
     assert fewer.budget[0] >= plan.budget[0]
 

@@ -82,13 +82,15 @@ class _Task:
         return OWN * out + (1 - OWN) * out.mean(axis=0)
 
     def zoom(self, mean: np.ndarray, sd: np.ndarray) -> None:
-        """A grid over what the likelihood and a wide prior leave: `grid` (G, 2), `table` (levels, G), `step` (2,)."""
+        """A grid over what the likelihood and a wide prior leave: `grid`, its `square` (G, 2) and `step` (2,), the
+        likelihood's `table` (levels, G)."""
         low = np.array([np.log(ALPHA_BOUNDS[0]), LOGIT_BOUNDS[0]])
         high = np.array([np.log(ALPHA_BOUNDS[1]), LOGIT_BOUNDS[1]])
         for _ in range(4):
             axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, GRID)]
             self.grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
             self.step = np.array([axis[1] - axis[0] for axis in axes])
+            self.square = self.grid**2
             self.table = self.log_likelihood(self.grid)
             total = self.table - 0.5 * (((self.grid - mean) / sd) ** 2).sum(axis=1)
             inside = self.grid[(total > total.max(axis=1, keepdims=True) - 10).any(axis=0)]
@@ -265,7 +267,8 @@ def _stratified(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def _pick(data: _Task, centre: np.ndarray, sd: np.ndarray, uniform: float, rng: np.random.Generator) -> np.ndarray:
     """(levels, 2) one draw of theta at each level, from its grid; alpha first, so that levels move together."""
-    total = data.table - 0.5 * (((data.grid[None] - centre[:, None]) / sd) ** 2).sum(axis=2)
+    precision = 1 / sd**2
+    total = data.table - 0.5 * data.square @ precision + (centre * precision) @ data.grid.T  # up to a constant
     chance = np.cumsum(np.exp(total - total.max(axis=1, keepdims=True)), axis=1)
     at = (chance < uniform * chance[:, -1:]).sum(axis=1)
     return data.grid[at] + (rng.random(2) - 0.5) * data.step

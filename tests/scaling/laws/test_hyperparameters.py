@@ -82,20 +82,25 @@ def test_a_ratio_where_every_run_is_censored_is_left_to_the_data_law():
     assert surface.exponent_["batch_size"][0] == pytest.approx(0.45, abs=1e-3)
 
 
-@pytest.mark.parametrize(("exponents", "apart"), [((0.45, 0.45), False), ((0.9, 0.0), True)])
-def test_tasks_have_slopes_of_their_own_where_their_cells_say_so(exponents, apart):
-    """Two tasks with one slope keep one; with slopes of 0.9 and 0 each gets near its own, noise of 3 % allowed for."""
-    rng, rows = np.random.default_rng(2), []
+def slopes_of_two(exponents: tuple[float, float], noise: float, seed: int) -> ResponseSurface:
+    """Tasks A and B whose best batch size goes as sigma^-exponent of each."""
+    rng, rows = np.random.default_rng(seed), []
     for (task, exponent), u, b in itertools.product(zip("AB", exponents), (1, 2, 4, 8), (64, 128, 256, 512)):
-        log_steps = 11 - 0.5 * np.log(u) + 0.15 * np.log(b / (300 * u**-exponent)) ** 2 + 0.03 * rng.normal()
-        rows.append((task, u, b, np.exp(log_steps), False))
-    table = pd.DataFrame(rows, columns=["task", "utd", "batch_size", "env_steps", "censored"])
-    surface = ResponseSurface().fit(table)
+        log_steps = 11 - 0.5 * np.log(u) + 0.15 * np.log(b / (300 * u**-exponent)) ** 2
+        rows.append((task, u, b, np.exp(log_steps + noise * rng.normal()), False))
+    return ResponseSurface().fit(pd.DataFrame(rows, columns=["task", "utd", "batch_size", "env_steps", "censored"]))
+
+
+def test_tasks_have_slopes_of_their_own_where_their_cells_say_so():
+    surface = slopes_of_two((0.9, 0.0), 0.03, 2)
     found = surface.task_exponent_["batch_size"][0]
+    np.testing.assert_allclose(found, [0.9, 0.0], atol=0.15)
     assert surface.exponent_["batch_size"][0] == pytest.approx(found.mean())
-    if apart:
-        np.testing.assert_allclose(found, exponents, atol=0.15)
-    else:
-        assert np.ptp(found) < 0.1
-    ratio = surface.best_samples("batch_size", "A", [1.0, 8.0])[0]
-    assert np.log(ratio[0] / ratio[1]) / np.log(8) == pytest.approx(found[0])
+    best = surface.best_samples("batch_size", "A", [1.0, 8.0])[0]
+    assert np.log(best[0] / best[1]) / np.log(8) == pytest.approx(found[0])
+
+
+def test_noise_does_not_pull_tasks_of_one_slope_apart():
+    """Left free, the slopes of six such sweeps lie .14 apart (median); held back as the likelihood says, .02."""
+    apart = [np.ptp(slopes_of_two((0.45, 0.45), 0.1, seed).task_exponent_["batch_size"][0]) for seed in range(6)]
+    assert np.median(apart) < 0.06

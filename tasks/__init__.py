@@ -10,7 +10,7 @@ from __future__ import annotations
 from tasks.base import Spaces, Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.plugins import import_plugins, is_imported
-from tasks.registry import brings_tasks, brought, device_type, get, make, register
+from tasks.registry import brings_tasks, brought, chosen, device_type, get, make, register
 from tasks.registry import names as list
 from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant

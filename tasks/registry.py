@@ -120,6 +120,11 @@ def make(
     return Sets(name, task, made, seeds)
 
 
+def chosen(name: str, sim: str = "auto", device: str | torch.device = "auto") -> str:
+    """The simulator that `make(name, sim=sim, device=device)` takes. Raises TaskError as `make` does."""
+    return _backend(name, sim, device).name
+
+
 def device_type(name: str, sim: str = "auto") -> tuple[str, str]:
     """Where `make(name, sim=sim)` puts environments of its own choice: "cuda", or "cpu" and why it can be no GPU.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -358,6 +359,8 @@ def _first_line(error: BaseException) -> str:
 
 def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
+    with contextlib.suppress(tasks.TaskError):  # it is said where the environments are made
+        cfg.sim.name = tasks.chosen(cfg.task.name, cfg.sim.name, cfg.device)
     cfg.plugins = _from_anywhere(cfg.plugins)
     if cfg.init_from is not None:
         cfg.init_from = str(Path(cfg.init_from).resolve())

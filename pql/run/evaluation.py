@@ -148,6 +148,8 @@ def open_run(run_dir: str, plugins: Sequence[str] = (), trust: bool = False) -> 
     cfg.run_dir = run_dir  # a run may have been moved since
     device = "auto" if cfg.device.startswith("cuda") else cfg.device
     cfg.device = str(device_for(device, cfg.task.name, cfg.sim.name))
+    if cfg.sim.name == "mujoco_warp" and device == "auto" and cfg.device == "cpu":
+        cfg.sim.name = "mujoco"  # the same tasks, where there is no GPU
     return path, cfg
 
 

@@ -31,6 +31,8 @@ def train(cfg: Config) -> dict[str, Any]:
     if done and not wants_more(cfg, done):
         print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
         return done
+    own = "IsaacGymEnvs' own, " if cfg.sim.name == "isaacgym" else ""
+    print(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}", flush=True)
     with Interrupt() as interrupt, evaluation.one_torch_thread():
         env = make_env(cfg, cfg.eval_episodes, evaluation_seed(cfg))
         try:

@@ -312,6 +312,8 @@ def test_auto_prefers_isaacgym_where_it_can_run_and_the_device_is_its_own(small,
         ("isaacgym", ("Cartpole", {}, 3)), ("isaacgym", ("Cartpole", {"cfg": {"env": {}}}, 3)), ("mujoco", "Cartpole"),
         ("mujoco", "Ant"), ("isaacgym", ("ClockLong", {}, 3)),
     ]  # fmt: skip
+    asked = tasks.chosen("Cartpole"), tasks.chosen("Cartpole", device="cpu"), tasks.chosen("Ant")
+    assert asked == ("isaacgym", "mujoco", "mujoco")
 
 
 def package(folder, name, binding=None):

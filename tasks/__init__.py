@@ -14,14 +14,18 @@ from tasks.registry import brings_tasks, brought, chosen, device_type, get, make
 from tasks.registry import names as list
 from tasks.simulators import Backend, Simulator, register_simulator
 from tasks.suite.ant import Ant
+from tasks.suite.anymal import Anymal
 from tasks.suite.ball_balance import BallBalance
 from tasks.suite.cartpole import Cartpole
 from tasks.suite.dmc import TASKS as _DMC
+from tasks.suite.franka_cube_stack import FrankaCubeStack
+from tasks.suite.franka_push import FrankaPush
 from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
+from tasks.suite.quadcopter import Quadcopter
 from tasks.task import Sampler, Start, State, Task
 
-for _class in (Ant, BallBalance, Cartpole, Humanoid):
+for _class in (Ant, Anymal, BallBalance, Cartpole, FrankaCubeStack, FrankaPush, Humanoid, Quadcopter):
     register(_class.__name__, _class)
 for _name, _class in {**_GYM, **_DMC}.items():
     register(_name, _class)

@@ -51,6 +51,19 @@ def to_body(rot: Rotation, vector: Tensor) -> Tensor:
     )
 
 
+def to_world(rot: Rotation, vector: Tensor) -> Tensor:
+    """Vectors (N, 3) in body axes as they are in the world's, (N, 3)."""
+    x, y, z = vector.t().contiguous().unbind(0)
+    return torch.stack(
+        (
+            rot.xx * x + rot.xy * y + rot.xz * z,
+            rot.yx * x + rot.yy * y + rot.yz * z,
+            rot.zx * x + rot.zy * y + rot.zz * z,
+        ),
+        dim=1,
+    )
+
+
 def yaw_roll(rot: Rotation) -> tuple[Tensor, Tensor]:
     """Yaw about world z and roll about the body's x axis (z-y-x Euler angles), in [-pi, pi], each (N,)."""
     return torch.atan2(rot.yx, rot.xx), torch.atan2(rot.zy, rot.zz)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _SCENE = """
 <mujoco model="{name}">
-  <compiler angle="degree" inertiafromgeom="true" autolimits="true"/>
+  <compiler angle="degree" autolimits="true"/>
   <option timestep="{timestep}" integrator="implicitfast"/>
   <visual>
     <headlight ambient=".35 .35 .38" diffuse=".45 .45 .45" specular=".1 .1 .1"/>

@@ -12,13 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tasks
 from tasks.simulators import base as simulator
+from tasks.task import looks
 
 pytest.importorskip("mujoco", reason="the MuJoCo simulators need mujoco 4 and Python 3.11")
 wp = pytest.importorskip("warp", reason="needs mujoco-warp: pip install .[gpu]")
 pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
 from tasks.simulators.warp_graph import on_torchs_stream  # noqa: E402
 
-ALL = ["Ant", "BallBalance", "Cartpole", "Humanoid"]
+ALL = ["Ant", "Anymal", "BallBalance", "Cartpole", "FrankaCubeStack", "FrankaPush", "Humanoid", "Quadcopter"]
 N = 16
 
 
@@ -92,8 +93,8 @@ def differences(warp, name, actions, adopting, **options):
         assert torch.equal(step.truncated.cpu(), c_step.truncated)
         done = c_step.terminated | c_step.truncated
         ended += int(done.sum())
-        if on_cpu:
-            assert torch.equal(step.obs[done], c_step.obs[done])
+        if on_cpu:  # what the simulator shows of a start, if it is asked, is float32's
+            torch.testing.assert_close(step.obs[done], c_step.obs[done], rtol=0, atol=1e-5 if looks(env.task) else 0)
         elif done.any():
             adopt(env, c_env)
         qpos = torch.from_numpy(c_env.simulator.batch.qpos.copy()) - env.simulator.state_dict()["qpos"].cpu()
@@ -112,9 +113,13 @@ def differences(warp, name, actions, adopting, **options):
 # observation's. A humanoid, with light ankles on a heavy body, is where float32 shows, contacts or none.
 STEP = {
     "Ant": (3e-6, 1.5e-5, 4e-4),
+    "Anymal": (1.2e-4, 4e-6, 2e-4),
     "BallBalance": (1.2e-6, 2e-6, 8e-4),
     "Cartpole": (4e-7, 2e-6, 8e-6),
+    "FrankaCubeStack": (1e-6, 4e-7, 2e-6),
+    "FrankaPush": (1.5e-5, 1e-6, 5e-3),
     "Humanoid": (9e-5, 2e-4, 4e-3),
+    "Quadcopter": (3e-6, 2e-5, 1.5e-4),
 }
 
 
@@ -244,6 +249,8 @@ class NoLookAtValues(TorchDispatchMode):
 @pytest.mark.parametrize("name", ALL)
 def test_step_and_reset_never_wait_for_the_device(warp, name):
     env = warp(name)
+    if env.device.type == "cpu" and looks(env.task):
+        pytest.skip("a CPU is asked whether an episode ended, before it looks; test_graphable.py has this task's rest")
     actions = random_actions(env, 6)
     for action in actions:
         env.step(action)  # on a GPU, until everything is recorded

@@ -111,10 +111,14 @@ EXPECTED = {
     # A limp fall from 1.34 to .8 m takes at least 20 steps (free fall), at 2.6 a step less what its springs cost.
     ("Humanoid", "zero"): ((60, 120), (30, 60)),
     ("Humanoid", "random"): ((20, 80), (20, 45)),
+    # A fall from .8 to 2.5 m down to .3 m takes 32 to 67 steps, at 1 to 1.5 a step, for .75 m aside.
+    ("Quadcopter", "zero"): ((55, 80), (45, 58)),
+    # Half its thrust of 8 N is twice its weight, but not for long: it turns over.
+    ("Quadcopter", "random"): ((40, 80), (70, 115)),
 }
 
 
-@pytest.mark.parametrize("name", ["Ant", "BallBalance", "Cartpole", "Humanoid"])
+@pytest.mark.parametrize("name", ["Ant", "BallBalance", "Cartpole", "Humanoid", "Quadcopter"])
 def test_zero_and_random_policies_earn_what_the_formulas_say(name):
     for policy, found in check(name, num_envs=64, seed=11).items():
         (low, high), (short, long) = EXPECTED[name, policy]

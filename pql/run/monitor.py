@@ -24,7 +24,7 @@ from pql.run import advice, directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
 from pql.run.readings import Readings
-from pql.runtime import checkpoint
+from pql.runtime import checkpoint, profile
 
 MAX_DIVERGED = 0.1  # the share of transitions past which a run is refused, once there are as many as environments
 
@@ -325,6 +325,14 @@ class Monitor:
             self.progress.message(f"evaluating the final policy: {self.cfg.eval_episodes} episodes{took}")
             self.begin_evaluation()
             self.finish_evaluation()
+
+    def show_profile(self, traces: list[dict[str, Any]]) -> None:
+        """trace.json, and the table of the roles' time."""
+        try:
+            profile.write(self.run_dir, traces)
+        except OSError as error:
+            self.progress.message(f"warning: {profile.FILE} could not be written ({error.strerror})")
+        self.progress.message(f"\n{profile.table(traces)}\nthe trace: {self.run_dir / profile.FILE} (ui.perfetto.dev)")
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 

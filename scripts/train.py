@@ -60,6 +60,7 @@ def print_summary(run_dir: str, s: dict) -> None:
         f" asked {s['utd_requested']:.4g}) in {s['wall_time_s']:.0f} s\n"
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"
         + (f"\nvideo: {s['video']}" if s.get("video") else "")
+        + (f"\nadvice: {s['advice']}" if s.get("advice") else "")
     )
 
 

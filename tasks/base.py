@@ -62,6 +62,7 @@ class VectorEnv(ABC):
     critic_obs_dim: int = 0
     critic_obs: Tensor | None = None  # (N, critic_obs_dim): belongs to the observations last returned
     terminates: bool = True  # False: episodes are only ever cut
+    metric_names: tuple[str, ...] = ()  # of what every step's `info` holds for a log: (N, ...) each, or one number
     max_episode_steps: int
     device: torch.device
 

@@ -63,9 +63,9 @@ class Border:
             self.floating("reset", value, columns, f"{name} must be ({self.rows}, {columns})", any_float=True)
         self._each("reset", start.memory, "what is remembered must have a row per environment", ())
 
-    def metrics(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    def metrics(self, found: dict[str, Tensor], function: str = "metrics") -> dict[str, Tensor]:
         """Extra values for a step's info, (N, ...) or single ones. Raises TaskError."""
-        return self._each("metrics", found, "a metric must be one number, or have a row per environment", (0,))
+        return self._each(function, found, "a metric must be one number, or have a row per environment", (0,))
 
     def _each(self, function: str, found: Any, rule: str, dims: Iterable[int]) -> dict[str, Tensor]:
         for key, value in found.items():

@@ -15,6 +15,8 @@ from tasks.graphs import TorchGraph
 from tasks.simulators.base import Simulator
 from tasks.task import Sampler, Samplers, Start, State, Task, looks
 
+PART = "reward/"  # before the name of a part of the reward
+
 
 class TaskEnv(VectorEnv):
     """N environments of `task` stepped by `simulator`. Made by `tasks.make`.
@@ -56,8 +58,9 @@ class TaskEnv(VectorEnv):
         """Call what no reset calls, for what its border says of it: better here than in the midst of a run."""
         _, action, memory = self._control()
         state = self.simulator.state()
-        self._judged(state, self._obs, action, memory)
-        self._border.metrics(self.task.metrics(state))
+        *_, terms = self._judged(state, self._obs, action, memory)
+        self._border.metrics(terms, "judge")
+        self.metric_names = (*terms, *self._border.metrics(self.task.metrics(state)))
 
     @torch.no_grad()
     def reset(self) -> Tensor:
@@ -107,26 +110,28 @@ class TaskEnv(VectorEnv):
 
     def _judged(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Reward and terminated, (N,) each. Raises TaskError."""
-        return self._border.judged(self.task.judge(state, obs, action, memory))
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reward and terminated, (N,) each, and the parts of the reward that `judge` told of. Raises TaskError."""
+        judged = self._border.judged(self.task.judge(state, obs, action, memory))
+        return (*judged, {name: memory.pop(name) for name in list(memory) if name.startswith(PART)})
 
     def _sum(
-        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
         """What comes between the control steps of an action that lasts: rewards so far and who diverged so far."""
-        reward, _ = self._judged(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
-        earlier, before = so_far or (0.0, False)
-        return (earlier + reward, diverged | before), memory
+        reward, _, terms = self._judged(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
+        earlier, before, sums = so_far or (0.0, False, dict.fromkeys(terms, 0.0))
+        return (earlier + reward, diverged | before, {name: sums[name] + terms[name] for name in terms}), memory
 
     def _judge(
-        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Tensor
+        self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
     ) -> tuple[Tensor, Step, Tensor, Start]:
         """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
         seen = self._observe(state, memory)
-        reward, terminated = self._judged(state, seen[:, : self.obs_dim], action, memory)
+        reward, terminated, terms = self._judged(state, seen[:, : self.obs_dim], action, memory)
         if so_far:
             reward, diverged = so_far[0] + reward, so_far[1] | diverged
+            terms = {name: so_far[2][name] + value for name, value in terms.items()}
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
         diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
         self._progress += 1
@@ -135,7 +140,7 @@ class TaskEnv(VectorEnv):
         terminated = terminated & valid
         truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
         ended = terminated | truncated
-        info = {"diverged_episodes": self._diverged.clone(), **self.simulator.metrics()}
+        info = {"diverged_episodes": self._diverged.clone(), **self.simulator.metrics(), **terms}
         # A state may lie in the simulator's own memory, which the restart and the next step overwrite.
         info.update({key: value.clone() for key, value in self.task.metrics(state).items()})
 

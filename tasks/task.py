@@ -97,7 +97,8 @@ class Task(ABC):
     All functions are pure and batched: no loop over environments, no branch on a tensor's value, no `nonzero`
     and no `.item()`, so that a whole step can be captured in a CUDA graph. `memory` holds what a task remembers
     between steps ((N, ...) tensors, first given by `reset`): rebind an entry (`memory["x"] = tensor`), never
-    write into its tensor.
+    write into its tensor. What `judge` puts there under "reward/<name>" is no memory but a part of the reward, (N,),
+    for the log alone, as "task/reward/<name>".
     """
 
     obs_dim: int  # this and the next two: known at the latest after `setup`
@@ -177,7 +178,7 @@ class Task(ABC):
         """Reward (N,) float32 and terminated (N,) bool for the step that led to `state`, seen as `obs`."""
 
     def metrics(self, state: State) -> dict[str, Tensor]:
-        """Extra (N,) values for a step's info."""
+        """Extra (N,) values for a step's info; a training run logs their means, "task/<name>"."""
         return {}
 
 

@@ -36,7 +36,8 @@ class Set(VectorEnv):
     def __init__(self, whole: Sets, index: int, num_envs: int):
         self.whole, self.index, self.num_envs = whole, index, num_envs
         self.rows = slice(index * num_envs, (index + 1) * num_envs)
-        for name in ("name", "obs_dim", "action_dim", "critic_obs_dim", "max_episode_steps", "device", "dt"):
+        for name in ("name", "obs_dim", "action_dim", "critic_obs_dim", "max_episode_steps", "device", "dt",
+                     "metric_names"):  # fmt: skip
             setattr(self, name, getattr(whole, name))
 
     def reset(self) -> Tensor:

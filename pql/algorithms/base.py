@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pql.keys import key
+from pql.memory.replay import Batch
 from tasks.base import Spaces
 
 V_LEARNER, P_LEARNER = "v_learner", "p_learner"
@@ -127,6 +128,14 @@ class Algorithm:
     def noise_columns(self, loss: str) -> int:
         """Columns of the noise that a loss gets; 0: none is drawn."""
         return self.spaces.action_dim
+
+    def diagnose(self, nets: Nets, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """What shall be looked at now and then besides what roles measure for all algorithms (docs/metrics.md).
+
+        Called as the critic's loss is, without a gradient, once in many updates. Returns 0-d tensors by name, the same
+        names every time.
+        """
+        return {}
 
     def act(self, policy: nn.Module, obs: Tensor) -> Tensor:
         """Without exploration: (B, obs_dim) normalised observations -> (B, action_dim) actions in [-1, 1]."""

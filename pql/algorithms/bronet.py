@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pql.algorithms.networks import exact
+from pql.algorithms.networks import Features, exact
 
 GAIN = 2**0.5  # of the orthogonal initial weights, heads included
 EPSILON = 1e-6  # of the layer normalisation
@@ -51,12 +51,13 @@ class BroNet(nn.Module):
             )
             for _ in range(blocks)
         )  # fmt: skip
+        self.features = Features()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.entry(x.unsqueeze(0).expand(self.ensemble, *x.shape))
         for block in self.blocks:
             h = h + block(h)
-        return h
+        return self.features(h)
 
 
 class QuantileCritic(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pql.algorithms import gaussian
 from pql.algorithms.base import P_LEARNER, V_LEARNER, Adam, Algorithm, Group, Loss, Nets, Options, Require, normal
+from pql.algorithms.diagnostics import mass_at_ends
 from pql.algorithms.networks import Scalar
 from pql.algorithms.pql_d import project
 from pql.algorithms.residual import CategoricalCritic, ResidualPolicy, unit_columns
@@ -96,19 +97,26 @@ class FlashSAC(Algorithm):
 
     def critic_loss(self, nets: Nets, batch: Batch, noise: Tensor) -> Loss:
         """Weighted cross-entropy of both critics to the projected soft target of the twin with the smaller mean."""
-        bound = self.cfg.value_bound
-        with torch.no_grad():
-            next_action, log_prob = gaussian.sample(*nets.policy(batch.next_obs), noise)
-            probs = nets.critic_target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
-            smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
-            probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
-            soft = batch.return_n - batch.discount * nets.temperature().exp() * log_prob
-            y = project(probs, soft, batch.discount, -bound, bound)
+        y = self.target(nets, batch, noise)
         logits = nets.critic(torch.cat([batch.critic_obs, batch.action], 1))
         cross_entropy = -(F.log_softmax(logits, 2) * y).sum(2)
         loss = (cross_entropy * batch.weight).mean(1).sum()
         q = (logits.detach().softmax(2) @ self.atoms(logits)).mean()
-        return loss, {"critic_loss": loss.detach(), "q": q, "mass_at_ends": (y[:, 0] + y[:, -1]).mean()}
+        return loss, {"critic_loss": loss.detach(), "q": q}
+
+    @torch.no_grad()
+    def target(self, nets: Nets, batch: Batch, noise: Tensor) -> Tensor:
+        """The projected soft target (B, Z)."""
+        bound = self.cfg.value_bound
+        next_action, log_prob = gaussian.sample(*nets.policy(batch.next_obs), noise)
+        probs = nets.critic_target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
+        smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
+        probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
+        soft = batch.return_n - batch.discount * nets.temperature().exp() * log_prob
+        return project(probs, soft, batch.discount, -bound, bound)
+
+    def diagnose(self, nets: Nets, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        return {"mass_at_ends": mass_at_ends(self.target(nets, batch, noise))}
 
     def policy_loss(self, nets: Nets, batch: Batch, noise: Tensor) -> Loss:
         """The policy's `alpha log pi - min Q`, and the temperature's `alpha (entropy - target)`, means over rows."""

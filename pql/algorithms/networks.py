@@ -16,6 +16,10 @@ def exact(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+class Features(nn.Identity):
+    """Marks what a network's last layer takes, where that is not its last activation: diagnostics look at it."""
+
+
 def hidden_layers(width: int, hidden: Sequence[int], activation: str, layer_norm: bool) -> list[nn.Module]:
     """Linear, normalisation and activation for each of the `hidden` widths."""
     layers: list[nn.Module] = []

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql.algorithms.base import Loss, Nets, Require
+from pql.algorithms.diagnostics import mass_at_ends
 from pql.algorithms.pql import PQL, PQLOptions
 from pql.keys import key
 from pql.memory.replay import Batch
@@ -93,16 +94,23 @@ class PQLD(PQL):
 
         The element-wise minimum of two distributions is none; the twin is chosen row by row.
         """
-        with torch.no_grad():
-            next_action = self.smoothed_action(nets.policy, batch.next_obs, noise)
-            probs = nets.critic_target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
-            smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
-            probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
-            y = project(probs, batch.return_n, batch.discount, self.cfg.v_min, self.cfg.v_max)
+        y = self.target(nets, batch, noise)
         logits = nets.critic(torch.cat([batch.critic_obs, batch.action], 1))
         cross_entropy = -(F.log_softmax(logits, 2) * y).sum(2)
         loss = (cross_entropy * batch.weight).mean(1).sum()
         return loss, {"critic_loss": loss.detach(), "q": self.mean(logits.detach()).mean()}
+
+    @torch.no_grad()
+    def target(self, nets: Nets, batch: Batch, noise: Tensor) -> Tensor:
+        """The projected distribution (B, Z)."""
+        next_action = self.smoothed_action(nets.policy, batch.next_obs, noise)
+        probs = nets.critic_target(torch.cat([batch.next_critic_obs, next_action], 1)).softmax(2)
+        smaller = (probs @ self.atoms(probs)).argmin(0)  # (B,)
+        probs = torch.where((smaller == 0).unsqueeze(1), probs[0], probs[1])
+        return project(probs, batch.return_n, batch.discount, self.cfg.v_min, self.cfg.v_max)
+
+    def diagnose(self, nets: Nets, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        return {"mass_at_ends": mass_at_ends(self.target(nets, batch, noise))}
 
     def atoms(self, like: Tensor) -> Tensor:
         c = self.cfg

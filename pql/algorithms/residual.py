@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql.algorithms.bronet import Dense, squashed
-from pql.algorithms.networks import exact
+from pql.algorithms.networks import Features, exact
 
 
 class UnitDense(Dense):
@@ -44,12 +44,13 @@ class Residual(nn.Module):
         self.entry = UnitDense(in_dim, width, ensemble)
         self.wide = nn.ModuleList(UnitDense(width, expansion * width, ensemble) for _ in range(blocks))
         self.narrow = nn.ModuleList(UnitDense(expansion * width, width, ensemble) for _ in range(blocks))
+        self.relu, self.features = nn.ReLU(), Features()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.entry(x.unsqueeze(0).expand(self.ensemble, *x.shape))
         for wide, narrow in zip(self.wide, self.narrow):
-            h = h + normalised(narrow(normalised(wide(h)).relu())).relu()
-        return normalised(h)
+            h = h + self.relu(normalised(narrow(self.relu(normalised(wide(h))))))
+        return self.features(normalised(h))
 
 
 def normalised(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Mapping
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pql.algorithms.base import P_LEARNER, V_LEARNER, Algorithm, Nets
+from pql.algorithms.diagnostics import of_critic, of_policy
 from pql.errors import UserError
 from pql.memory.replay import Batch
 
@@ -43,8 +45,10 @@ class Survey:
     """Of one algorithm in environments of given sizes."""
 
     metrics: Mapping[str, tuple]  # learner -> names of what its losses and optimizers measure
+    diagnostics: Mapping[str, tuple]  # learner -> names of what diagnoses measure
     parameters: Mapping[str, int]  # group -> how many
     agent_parameters: int  # of all groups and their target copies
+    norms: Mapping[str, float]  # group -> Euclidean norm of new weights
     flops: Mapping[str, int]  # learner -> floating-point operations of the products in one update
 
 
@@ -66,6 +70,7 @@ def survey(algorithm: Algorithm) -> Survey:
         modules.update({f"{group.name}_target": group.make() for group in groups if group.tau is not None})
         parameters = {group.name: sum(p.numel() for p in modules[group.name].parameters()) for group in groups}
         agent = sum(p.numel() for module in modules.values() for p in module.parameters())
+        norms = {group.name: _norm(modules[group.name]) for group in groups}
         for role in (V_LEARNER, P_LEARNER):
             mine = algorithm.trained_by(role)
             for key, module in modules.items():
@@ -81,4 +86,13 @@ def survey(algorithm: Algorithm) -> Survey:
                     names += found
             metrics[role] = (*names, *(f"{group.name}_grad_norm" for group in mine))
             flops[role] = counted.total * algorithm.cfg.batch_size // ROWS
-    return Survey(metrics, parameters, agent, flops)
+        nets, (loss,) = Nets(**modules), {group.loss for group in groups if group.name == "critic"}
+        noise = torch.zeros(ROWS, algorithm.noise_columns(loss))
+        seen = {V_LEARNER: of_critic(algorithm, nets, modules["critic"], batch, batch, noise)}
+        seen[P_LEARNER] = of_policy(algorithm, nets, modules["policy"], batch)
+        diagnostics = {role: tuple(found) for role, found in seen.items()}
+    return Survey(metrics, diagnostics, parameters, agent, norms, flops)
+
+
+def _norm(module: nn.Module) -> float:
+    return math.sqrt(sum(float(p.detach().double().square().sum()) for p in module.parameters()))

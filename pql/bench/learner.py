@@ -29,6 +29,7 @@ from pql.config.devices import resolve_device
 from pql.files import write_atomically
 from pql.memory.replay import Transition
 from pql.roles.build import make_replay, prepare
+from pql.roles.diagnosis import EVERY
 from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
 from tasks.base import Spaces
@@ -106,15 +107,16 @@ def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = tim
         return run
 
     rows = []
-    for name, ours, theirs, count in (
-        ("critic", v_learner.update, textbook.update_critic, roofline.critic_update),
-        ("policy", p_learner.update, textbook.update_policy, roofline.policy_update),
+    for name, learner, theirs, count in (
+        ("critic", v_learner, textbook.update_critic, roofline.critic_update),
+        ("policy", p_learner, textbook.update_policy, roofline.policy_update),
     ):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        sides = (as_configured(ours), theirs, as_configured(product), exact_product, copy)
+        ours, look = as_configured(learner.update), as_configured(learner.graphed_diagnose)
+        sides = (ours, theirs, as_configured(product), exact_product, copy, look)
         times = take_turns(sides, seconds, device, clock)
-        fast, slow, product_s, exact_s, copy_s = (statistics.median(side) for side in times)
+        fast, slow, product_s, exact_s, copy_s, look_s = (statistics.median(side) for side in times)
         work, exact = (count(cfg.algo, OBS_DIM, ACTION_DIM, size) for size in (dtype.itemsize, 4))
         rates = product_flops / product_s, copy_bytes / copy_s
         bound = work.seconds(*rates)
@@ -130,6 +132,7 @@ def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = tim
                 "update": name,
                 "updates_per_s": 1 / fast,
                 "textbook_updates_per_s": 1 / slow,
+                "diagnosis_share": look_s / (EVERY * fast),
                 "speed_up": statistics.median(b / a for a, b in zip(*times[:2])),
                 "flops": work.flops,
                 "bytes": work.bytes,

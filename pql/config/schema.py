@@ -70,6 +70,7 @@ class Config:
     cuda_graphs: bool = key(True, "on a GPU, record each learner's update as a CUDA graph")
     lead_steps: int = key(2, "vector steps that the actor may be ahead of the V-learner (parallel)")
     heartbeat_timeout: float = key(120.0, "seconds without a sign of life after which a process counts as hung")
+    profile: bool = key(False, "end with trace.json (Perfetto, Chrome) of all roles, and a table of their time by part")
     plugins: List[str] = key([], "Python files or modules imported first: where custom tasks register")
 
 

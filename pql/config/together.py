@@ -70,6 +70,8 @@ def why_not_together(cfgs: Sequence[Config]) -> str | None:
         return f"device={first.device}: only on the CPU are runs trained side by side"
     if first.max_time is not None:
         return f"max_time={first.max_time:g} is each run's own time"
+    if first.profile:
+        return "profile=true traces one run"
     if first.wandb:
         return "wandb=true logs one run at a time"
     numbers = numbers_of(first)

@@ -161,10 +161,7 @@ class Replay:
 
     def gather(self, unit: Tensor) -> Tensor:
         """The rows at places `unit` (B,) in [0, 1) of those that can be sampled."""
-        newest = self.head.clone()
-        oldest = (newest - self.capacity + self.guard).clamp(min=0)
-        # a product may round up to the count itself, and an empty ring has no last row
-        index = torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp(min=0)
+        newest, index = self._places(unit)
         rows = self.rows.index_select(0, index % self.capacity)
         # the writer may by now be writing the rows of [head, head + N), which held those of head - capacity
         written = self.head + (self.num_envs if self.guard else 0)
@@ -172,6 +169,24 @@ class Replay:
         rows[:, -1] *= whole
         self.conflicts += (~whole).sum()
         return rows
+
+    def _places(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """The head, and the numbers (B,) of the rows at places `unit`, counted from the first one ever written."""
+        newest = self.head.clone()
+        oldest = (newest - self.capacity + self.guard).clamp(min=0)
+        # a product may round up to the count itself, and an empty ring has no last row
+        return newest, torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp(min=0)
+
+    def ages(self, unit: Tensor) -> Tensor:
+        """How many rows were written after those that `gather` finds at places `unit`, (B,)."""
+        newest, index = self._places(unit)
+        return newest - 1 - index
+
+    def newest(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` <= N rows of the last vector step, spread over its environments, and their numbers (count,)."""
+        spread = torch.arange(count, device=self.rows.device) * self.num_envs // count
+        index = (self.head - self.num_envs + spread).clamp(min=0)
+        return self.rows.index_select(0, index % self.capacity), index
 
     def unpack(self, rows: Tensor, normalizer: Callable[[Tensor], Tensor] | None = None) -> Batch:
         """The columns of rows (B, row_dim), observations through `normalizer`."""

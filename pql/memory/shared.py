@@ -94,6 +94,24 @@ class Board:
         return {name: total / count for name, total in zip(self.names, sums)} if count else {}
 
 
+class Gauges:
+    """Running sums of what a role measures now and then, each over a count of its own; one writer, any reader."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device | str = "cpu"):
+        self.names = names
+        self.sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)  # totals, counts
+
+    def add(self, totals: Tensor, counts: Tensor) -> None:
+        """Sums (len(names),) over so many; a total that is no finite number counts as not measured."""
+        new = torch.stack((totals.double(), counts.double())).to(self.sums.device)
+        self.sums += torch.where(new[0].isfinite(), new, 0.0)
+
+    def means(self, since: Tensor) -> dict[str, float]:
+        """Means of what came after the reading `since`; a name of which nothing came is left out."""
+        totals, counts = (self.sums - since).tolist()
+        return {name: total / count for name, total, count in zip(self.names, totals, counts) if count > 0}
+
+
 class Shared:
     """Counters, mailboxes, boards, the ring's storage.
 
@@ -102,9 +120,10 @@ class Shared:
         weights: learner -> length of the vector of its networks.
         average_size, normalizer_size, returns_size: lengths of the vectors in the other mailboxes.
         boards: measurement names of each learner.
+        gauges: names of what each role measures now and then.
     """
 
-    def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, device):
+    def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         self.rows = torch.zeros(ring, device=device)
         self.head = torch.zeros(1, dtype=torch.int64, device=device)
@@ -113,6 +132,7 @@ class Shared:
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
         self.returns = Mailbox(returns_size, torch.float64, device)
         self.boards = {role: Board(names, device) for role, names in boards.items()}
+        self.gauges = {role: Gauges(names, device) for role, names in gauges.items()}
         counter = torch.int64
         # written by the actor: mean return, mean length and count of the last episodes; transitions that joined two
         # episodes or diverged; environment steps for whose contacts the simulator had no room
@@ -120,6 +140,8 @@ class Shared:
         self.invalid = torch.zeros(1, dtype=counter, device=device)
         self.diverged = torch.zeros(1, dtype=counter, device=device)  # of those, what left the finite numbers
         self.contact_overflows = torch.zeros(1, dtype=counter, device=device)
+        # written by each learner: rows that it met while they were written
+        self.conflicts = {role: torch.zeros((), dtype=counter, device=device) for role in boards}
         self.vector_steps = torch.zeros(1, dtype=counter)  # written by the actor
         self.critic_updates = torch.zeros(1, dtype=counter)  # written by the V-learner
         self.policy_updates = torch.zeros(1, dtype=counter)  # written by the P-learner
@@ -139,7 +161,8 @@ class Shared:
         found += [self.step_limit, self.stop, self.save, self.saved]
         for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):
             found += mailbox.tensors()
-        found += [board.sums for board in self.boards.values()]
+        found += [board.sums for board in (*self.boards.values(), *self.gauges.values())]
+        found += self.conflicts.values()
         for group in (self.paused, self.unsaved, self.ready, self.heartbeat, self.waited):
             found += group.values()
         return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from pql.roles.flat import Flat
 from pql.roles.learner import generator_of
 from pql.roles.normalizer import Normalizer, ReturnScale
 from tasks.base import Step
+
+MEASURED_EVERY = 7  # vector steps
+TASK = "task/"  # before the name of a task's own metric
 
 
 class EpisodeStatistics:
@@ -64,6 +69,17 @@ class EpisodeStatistics:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             getattr(self, name).copy_(value)
+
+
+def seen_by_actor(task_metrics: Sequence[str]) -> tuple:
+    """Names of what the actor measures now and then, where its environments tell of these."""
+    return ("clipped_actions", *(TASK + name for name in task_metrics))
+
+
+def _per_row(value: Tensor, like: Tensor) -> Tensor:
+    """A metric, (N, ...) or one number, as (N,) float64: the mean of what a row has."""
+    value = value.double()
+    return value.expand_as(like) if value.dim() == 0 else value.flatten(1).mean(1) if value.dim() > 1 else value
 
 
 def together(obs: Tensor, critic_obs: Tensor | None) -> Tensor:
@@ -140,12 +156,23 @@ class Actor:
             self.replay.add(transition)
         self.obs.copy_(obs)  # the environment's is valid until its next step
         self._observe(self.obs)
+        if int(self.shared.vector_steps) % MEASURED_EVERY == 0:
+            self.measure(action, step)
         self.shared.episodes.copy_(self.episodes.means())
         self.shared.invalid += (~step.valid).sum()
         for name, counter in (("diverged_episodes", self.shared.diverged),
                               ("contact_overflows", self.shared.contact_overflows)):  # fmt: skip
             if name in step.info:
                 counter.copy_(step.info[name])
+
+    def measure(self, action: Tensor, step: Step) -> None:
+        """The share of actions at their bounds or beyond, and the task's own metrics: means over rows and numbers."""
+        gauges = self.shared.gauges[self.role]
+        at_bounds = (action.abs() >= 1).double().mean(1)
+        told = (step.info[name[len(TASK) :]] for name in gauges.names[1:])
+        rows = torch.stack([at_bounds, *(_per_row(value, at_bounds) for value in told)])
+        counted = rows.isfinite() & step.valid
+        gauges.add(torch.where(counted, rows, 0.0).sum(1), counted.sum(1))
 
     def _note_faults(self, sums: Tensor, action: Tensor | None = None) -> None:
         """Count the rows (N,) that are not finite, the first of them, and the actions that are not; at which step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import torch
 
@@ -13,7 +13,8 @@ from pql.config.environment import make_env
 from pql.memory.pacing import replay_guard
 from pql.memory.replay import Replay, row_dim
 from pql.memory.shared import Shared
-from pql.roles.actor import Actor
+from pql.roles.actor import Actor, seen_by_actor
+from pql.roles.diagnosis import names_of
 from pql.roles.flat import Flat
 from pql.roles.learner import Learner, seed_of
 from pql.roles.normalizer import ReturnScale
@@ -32,18 +33,22 @@ class Parts(NamedTuple):
     shared: Shared
 
 
-def prepare(cfg: Any, spaces: Spaces, found: Survey | None = None) -> Parts:
+def prepare(cfg: Any, spaces: Spaces, found: Survey | None = None, task_metrics: Sequence[str] = ()) -> Parts:
     """The configured algorithm in environments of these sizes, and the memory that its roles will share.
 
-    `found`: the survey, where one of the same sizes was made. Raises UserError.
+    Args:
+        found: the survey, where one of the same sizes was made.
+        task_metrics: what the environments tell besides (`VectorEnv.metrics`).
+
+    Raises UserError.
     """
     algorithm = algorithms.make(cfg.algo, spaces)
     # one of its own: what an algorithm may count begins at 0
     found = found or survey(algorithms.make(cfg.algo, spaces))
-    return Parts(algorithm, found, make_shared(cfg, algorithm, found.metrics))
+    return Parts(algorithm, found, make_shared(cfg, algorithm, found, task_metrics))
 
 
-def make_shared(cfg: Any, algorithm: Algorithm, metrics: Mapping[str, tuple]) -> Shared:
+def make_shared(cfg: Any, algorithm: Algorithm, found: Survey, task_metrics: Sequence[str]) -> Shared:
     """Allocate what the roles share and publish the initial networks, the same for one seed."""
     spaces = algorithm.spaces
     with torch.random.fork_rng(devices=[]):
@@ -57,7 +62,9 @@ def make_shared(cfg: Any, algorithm: Algorithm, metrics: Mapping[str, tuple]) ->
         average_size=len(policy),
         normalizer_size=1 + 2 * spaces.seen_dim,
         returns_size=ReturnScale.SIZE,
-        boards={V_LEARNER: (*metrics[V_LEARNER], "policy_age"), P_LEARNER: metrics[P_LEARNER]},
+        boards={V_LEARNER: (*found.metrics[V_LEARNER], "policy_age"), P_LEARNER: found.metrics[P_LEARNER]},
+        gauges={"actor": seen_by_actor(task_metrics),
+                **{role: names_of(algorithm, role, seen) for role, seen in found.diagnostics.items()}},
         device=torch.device(cfg.device),
     )
     shared.learning_starts = cfg.algo.warmup_steps

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from pql.algorithms.base import Adam, Algorithm, Group, Nets
+from pql.algorithms.diagnostics import Measured
 from pql.memory.device import InFlight, device_of
 from pql.memory.replay import Replay
 from pql.memory.shared import Shared
+from pql.roles.diagnosis import Diagnosis, look, of_steps
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer, ReturnScale
 from pql.roles.resets import Resets
@@ -58,6 +60,14 @@ class Optimizer:
         state = [self.grad], [self.exp_avg], [self.exp_avg_sq], [], [self.steps]
         torch._fused_adamw_([self.data], *state, **self.options)
         return norm
+
+    def relative_step(self) -> Tensor:
+        """The norm of the last step as a share of that of the weights, without decay, 0-d."""
+        beta1, beta2 = self.settings.betas
+        n = self.steps.clamp(min=1)
+        mean, square = self.exp_avg / (1 - beta1**n), self.exp_avg_sq / (1 - beta2**n)
+        direction = torch.linalg.vector_norm(mean / (square.sqrt() + self.settings.eps))
+        return direction * self.options["lr"] / torch.linalg.vector_norm(self.data)
 
     def begin_anew(self) -> None:
         for value in self.state_dict().values():
@@ -112,6 +122,7 @@ class Learner:
         home = replay.rows.device  # of what is shared; what is drawn there is copied to a learner elsewhere
         self.device = device = device_of(cfg, self.role)
         self.cfg, self.algorithm, self.replay, self.shared = cfg.algo, algorithm, replay, shared
+        replay.conflicts = shared.conflicts[self.role]
         self.seed = cfg.seed
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=cfg.autocast, cache_enabled=False)
         self.normalizer = Normalizer(algorithm.spaces.seen_dim, device)
@@ -134,6 +145,8 @@ class Learner:
         self.resets = Resets(cfg, self.role)
         graphs = cfg.cuda_graphs and device == home
         self.graphed_step = TorchGraph(self.step, device, [self.generator], graphs, "updates")
+        self.diagnosis = Diagnosis(algorithm, self.role, self.cfg.batch_size, replay, device)
+        self.graphed_diagnose = TorchGraph(self.diagnose, device, [], graphs, "diagnoses")
         self.in_flight = InFlight(device)
 
     def _optimizer(self, group: Group) -> Optimizer:
@@ -166,7 +179,9 @@ class Learner:
 
     def sample(self) -> Tensor:
         """Replay rows (B, row_dim) where this learner is."""
-        return self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
+        rows = self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
+        self.diagnosis.note_sampled(self.replay)
+        return rows
 
     def noise(self, columns: int) -> Tensor:
         """(B, columns) standard normal; nothing is drawn for none."""
@@ -178,6 +193,8 @@ class Learner:
     def update(self) -> None:
         """One gradient step of every group."""
         self.begin_anew_if_due()
+        if self.diagnosis.due(int(self.counter), int(self.shared.vector_steps)):
+            self.graphed_diagnose()
         self.graphed_step()
         self.count()
 
@@ -192,12 +209,21 @@ class Learner:
         measured: dict[str, Tensor] = {}
         for stage in self.stages:
             loss, metrics = stage.loss(rows, self.noise(stage.columns))
-            self.weights.grad.zero_()
-            loss.backward()
+            self.differentiate(loss)
             measured.update(metrics)
             measured.update(self.descend(stage))
         self.follow()
         self.conclude(measured)
+
+    def diagnose(self) -> None:
+        """Look at what may go wrong; nothing that learning depends on changes."""
+        found = look(self, self.nets, self.weights.modules)
+        self.note({**found, **of_steps(self.optimizers)})
+
+    def note(self, found: Measured) -> None:
+        """A diagnosis for those who log."""
+        gauges = self.shared.gauges[self.role]
+        gauges.add(*(torch.stack([found[name][i] for name in gauges.names]) for i in (0, 1)))
 
     def receive(self) -> None:
         """Take the newest of what the other roles have published."""
@@ -206,6 +232,10 @@ class Learner:
         self.normalizer.receive(shared.normalizer)
         if self.scale is not None:
             self.scale.receive(shared.returns)
+
+    def differentiate(self, loss: Tensor) -> None:
+        self.weights.grad.zero_()
+        loss.backward()
 
     def descend(self, stage: Stage) -> dict[str, Tensor]:
         """A step of the stage's groups along their gradients; the gradients' norms."""
@@ -263,7 +293,7 @@ class Learner:
         state = {"weights": self.weights.data, "targets": self.targets.data, "generator": self.generator.get_state()}
         for name, optimizer in self.optimizers.items():
             state.update({f"optimizer.{name}.{key}": value for key, value in optimizer.state_dict().items()})
-        return state
+        return {**state, **self.diagnosis.state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.weights.data.copy_(state["weights"])
@@ -272,4 +302,5 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             prefix = f"optimizer.{name}."
             optimizer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        self.diagnosis.load_state_dict(state, self.replay)
         self.publish()

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from pql.algorithms.base import Nets
 from pql.memory.shared import Shared
 from pql.roles.actor import Actor
+from pql.roles.diagnosis import look, of_steps
 from pql.roles.flat import Flat
 from pql.roles.learner import Learner, Stage
 from pql.roles.together import Together, as_one, in_rows
@@ -36,7 +37,8 @@ def share_counters(shareds: Sequence[Shared]) -> None:
     """Count what all do in one place, and lay what each has beside the others'."""
     as_one(shareds, "vector_steps", "critic_updates", "policy_updates")
     as_one(shareds, *(f"{box}.{name}" for box in MAILBOXES for name in ("begun", "version")))
-    for name in ("rows", "head", "episodes", "invalid", "diverged", "contact_overflows"):
+    conflicts = (f"conflicts.{role}" for role in shareds[0].conflicts)
+    for name in ("rows", "head", "episodes", "invalid", "diverged", "contact_overflows", *conflicts):
         in_rows(shareds, name)
 
 
@@ -82,6 +84,7 @@ class Learners:
         for learner in learners:
             learner.hold_optimizers()
             learner.replay.head = learner.shared.head
+            learner.replay.conflicts = learner.shared.conflicts[learner.role]
         followed = tensors_of(first.targets, targets)
         self.tensors = {**tensors_of(first.weights, weights, self.grad), **tensors_of(first.theirs, theirs)}
         self.tensors.update({f"{name}_target": value for name, value in followed.items()})
@@ -90,6 +93,7 @@ class Learners:
         paths = ["normalizer.state", "normalizer.mean", "normalizer.inv_std", "weights.data", "theirs.data"]
         paths += ["replay.rows", "replay.head", "replay.conflicts", "box.buffers", "their_box.buffers"]
         paths += ["shared.normalizer.buffers", f"shared.boards.{first.role}.sums"]
+        paths += ["diagnosis.sampled", f"shared.gauges.{first.role}.sums"]
         counters = ["counter", "updates", "their_version", "normalizer.version"]
         if first.scale is not None:
             paths += ["scale.state", "scale.factor", "shared.returns.buffers"]
@@ -106,6 +110,10 @@ class Learners:
         """One update of all replicas, as `Learner.update`."""
         for learner in self.learners:
             learner.begin_anew_if_due()
+        counts = int(self.first.counter), int(self.first.shared.vector_steps)
+        due = [learner.diagnosis.due(*counts) for learner in self.learners]  # of all of them or of none
+        if due[0]:
+            self.diagnose()
         self.step()
         with torch.no_grad():
             self.all(lambda learner: learner.count())
@@ -131,13 +139,29 @@ class Learners:
         with torch.no_grad():
             self.all(lambda learner, measured: learner.conclude(measured), measured)
 
+    def diagnose(self) -> None:
+        """As `Learner.diagnose`."""
+        found = self.look()
+        steps = [of_steps(learner.optimizers) for learner in self.learners]
+        for name in steps[0]:
+            found[name] = tuple(torch.stack([one[name][i] for one in steps]) for i in (0, 1))
+        self.all(lambda learner, found: learner.note(found), found)
+
+    def look(self) -> dict[str, Any]:
+        """What each replica's diagnosis sees of its networks: total and count by name, (K,) each."""
+        modules = self.first.weights.modules
+        return self.all(lambda learner, tensors: look(learner, self.nets(tensors), modules), self.tensors)
+
+    def nets(self, tensors: dict[str, dict[str, Tensor]]) -> Nets:
+        """The networks that compute with one replica's tensors."""
+        return Nets(**{name: network(module, tensors[name]) for name, module in self.modules.items()})
+
     def losses(self, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Each replica's loss (K,) and metrics, on its rows (K, B, row_dim)."""
 
         def one(learner: Learner, tensors: dict, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            nets = Nets(**{name: network(module, tensors[name]) for name, module in self.modules.items()})
             with learner.autocast:
-                return getattr(learner.algorithm, stage.name)(nets, learner.unpack(rows), noise)
+                return getattr(learner.algorithm, stage.name)(self.nets(tensors), learner.unpack(rows), noise)
 
         return self.all(one, self.tensors, rows, noise)
 
@@ -147,11 +171,16 @@ class Learners:
         for stage in first.stages:
             losses, _ = self.losses(stage, torch.zeros(*size, first.replay.row_dim), torch.zeros(*size, stage.columns))
             losses.sum().backward()
+        conflicts = self.all.rows["replay.conflicts"].clone()  # of an empty ring there are some
+        self.look()
+        self.all.rows["replay.conflicts"].copy_(conflicts)
 
 
 def receive_and_gather(learner: Learner, unit: Tensor) -> Tensor:
     learner.receive()
-    return learner.replay.gather(unit)
+    rows = learner.replay.gather(unit)
+    learner.diagnosis.note_sampled(learner.replay)
+    return rows
 
 
 class Actors:
@@ -166,6 +195,7 @@ class Actors:
         paths += [f"episodes.{name}" for name in first.episodes.state_dict()]
         paths += [f"windows.{name}" for name in first.windows.state_dict() if name != "steps"]
         paths += [f"shared.{name}" for name in ("episodes", "invalid", "diverged", "contact_overflows")]
+        paths += ["shared.gauges.actor.sums"]
         if first.scale is not None:
             paths += ["scale.state", "scale.running", "shared.returns.buffers"]
         self.all = Together(actors, paths)
@@ -178,6 +208,9 @@ class Actors:
         each = (len(self.actors), -1)
         told = {name: t.unflatten(0, each) for name, t in step._asdict().items() if isinstance(t, Tensor)}
         told["info"] = {name: step.info[name] for name in OF_A_SET if name in step.info}
+        for name in self.env.metric_names:
+            value = step.info[name]
+            told["info"][name] = value.unflatten(0, each) if value.dim() else value.expand(len(self.actors))
         self.all(note_and_take, action.unflatten(0, each), told)
         for actor in self.actors:
             actor.windows.steps += 1

@@ -13,10 +13,15 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
+from pql.config import dumps
 from pql.files import FULL, append_line, write_atomically
 
+# Of metrics.jsonl's names, in TensorBoard: what comes before "/", where the name does not say so itself.
+GROUPS = {"wall_time_s": "time", "runs_side_by_side": "time"}
+GROUPS.update(dict.fromkeys(("policy_age", "invalid_transitions", "diverged_episodes", "contact_overflows",
+                             "replay_conflicts", "td_error_ratio"), "diagnostics"))  # fmt: skip
 ROOM = 1 << 20  # bytes that a disk must have free for TensorBoard's thread, which a full one would end
 
 
@@ -27,6 +32,7 @@ class MetricsWriter:
 
     Args:
         keep_until: of a run that is resumed: the env steps of its checkpoint. What came after, it repeats.
+        diagnostics: names of what is measured besides, for TensorBoard's groups.
         say: takes a line for people.
     """
 
@@ -37,8 +43,10 @@ class MetricsWriter:
         use_wandb: bool = False,
         keep_until: int | None = None,
         say: Callable[[str], None] = print,
+        diagnostics: Iterable[str] = (),
     ):
-        self.run_dir, self.path, self.say = run_dir, run_dir / "metrics.jsonl", say
+        self.run_dir, self.path, self.say, self.cfg = run_dir, run_dir / "metrics.jsonl", say, cfg
+        self.groups = {**dict.fromkeys(diagnostics, "diagnostics"), **GROUPS}
         self.lost = 0  # lines since the disk was found full
         self.purge = None if keep_until is None else keep_until + 1
         if keep_until is not None:
@@ -79,12 +87,25 @@ class MetricsWriter:
         try:
             if self.tensorboard is None:
                 self.tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.purge)
+                if self.cfg is not None:
+                    text = "\n".join(f"    {line}" for line in dumps(self.cfg).splitlines())  # as Markdown: verbatim
+                    self.tensorboard.add_text("config", text, values["env_steps"])
             for name, value in values.items():
                 if name != "env_steps" and isinstance(value, (int, float)):
-                    self.tensorboard.add_scalar(name, value, values["env_steps"])
+                    self.tensorboard.add_scalar(self.tag(name), value, values["env_steps"])
         except OSError:  # its thread has ended
             self.tensorboard, self.purge = None, values["env_steps"]
             raise
+
+    def tag(self, name: str) -> str:
+        """A metric's name in TensorBoard: group/name, in the groups eval, train, time, diagnostics, task."""
+        if "/" in name:
+            return name
+        first, _, rest = name.partition("_")
+        if first in ("eval", "train"):
+            return f"{first}/{rest}"
+        group = "time" if first == "wait" else "diagnostics" if name.endswith("_grad_norm") else "train"
+        return f"{self.groups.get(name, group)}/{name}"
 
     def close(self) -> None:
         if self.tensorboard is not None:

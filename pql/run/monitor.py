@@ -20,10 +20,11 @@ from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
-from pql.run import directory, evaluation
+from pql.run import advice, directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
-from pql.runtime import checkpoint
+from pql.run.readings import Readings
+from pql.runtime import checkpoint, profile
 
 MAX_DIVERGED = 0.1  # the share of transitions past which a run is refused, once there are as many as environments
 
@@ -63,10 +64,9 @@ class Monitor:
         shared.step_limit.fill_(self.max_vector_steps)
         self.seen = 0 if manifest is None else manifest["seen"]  # env steps at the last tick
         self.logged = self.evaluated_at = (-1, -1, -1)  # counters at the last line and the last evaluation
-        self.since = {role: board.sums.clone() for role, board in shared.boards.items()}
-        self.waited = dict.fromkeys(shared.waited, 0.0)
+        self.readings = Readings(shared)
         self.earlier_time = 0.0 if manifest is None else manifest["wall_time_s"]
-        self.started = self.logged_at = time.monotonic()
+        self.started = time.monotonic()
         self.ended: float | None = None
         self.set_aside = 0.0  # seconds spent evaluating while nothing else ran
         self.evaluation: Iterator | None = None
@@ -76,7 +76,7 @@ class Monitor:
         _, best = (manifest and checkpoint.best(self.run_dir)) or (None, None)
         known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
         self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
-        self.told_diverged = False
+        self.told_diverged = self.told_support = False
         self.took: float | None = None  # seconds of the last evaluation
         try:
             self.first_state = env.state_dict()
@@ -113,9 +113,8 @@ class Monitor:
 
     def start_clock(self) -> None:
         """Training begins now: what came before was setting up."""
-        self.started = self.logged_at = time.monotonic()
-        for role, waited in self.shared.waited.items():
-            self.waited[role] = float(waited)
+        self.started = time.monotonic()
+        self.readings.start_clock()
 
     def stop_clock(self) -> None:
         """Training is over: what comes now is saving, the processes' end, the final evaluation, a video."""
@@ -128,7 +127,8 @@ class Monitor:
         if self.writer is None:
             steps = None if self.manifest is None else self.manifest["env_steps"]
             directory.begin(self.run_dir, self.cfg, steps)
-            self.writer = MetricsWriter(self.run_dir, self.cfg, self.cfg.wandb, steps, self.progress.message)
+            seen = [name for gauges in self.shared.gauges.values() for name in gauges.names]
+            self.writer = MetricsWriter(self.run_dir, self.cfg, self.cfg.wandb, steps, self.progress.message, seen)
             (self.run_dir / "summary.json").unlink(missing_ok=True)
 
     def tick(self) -> None:
@@ -209,25 +209,9 @@ class Monitor:
             "contact_overflows": int(s.contact_overflows),
         }
         self._look_at_diverged(line["diverged_episodes"], env_steps)
-        for role, board in s.boards.items():
-            means = board.means(self.since[role])
-            spoiled = [name for name, value in means.items() if not math.isfinite(value)]
-            if spoiled:  # before a checkpoint of it can take a good one's place
-                raise RoleFailed(
-                    f"the {role} diverged: {spoiled[0]} is no finite number after {updates} critic updates; "
-                    "lower algo.critic_lr, algo.actor_lr or algo.reward_scale"
-                )
-            line.update(means)
-            if not keep:
-                self.since[role] = board.sums.clone()
-        in_all = s.waited if self.ended is None else self.waited_in_all
-        for role, waited in in_all.items():
-            share = (float(waited) - self.waited[role]) / max(1e-9, now - self.logged_at)
-            line[f"wait_{role}"] = round(min(1.0, share), 4)  # a role tells of its wait every 50 ms
-            if not keep:
-                self.waited[role] = float(waited)
-        if not keep:
-            self.logged_at = now
+        waited = s.waited if self.ended is None else self.waited_in_all
+        line.update(self.readings.take(updates, now, waited, keep))
+        self._look_at_support(line.get("mass_at_ends", 0.0))
         self.logged = self.counters
         line.update({"runs_side_by_side": self.side_by_side} if self.side_by_side > 1 else {})  # whose time it is
         self.writer.write(line)
@@ -248,6 +232,13 @@ class Monitor:
             self.told_diverged = True
             self.progress.message(f"note: {told}: they end their episodes and nothing is learned from them; "
                                   "diverged_episodes in metrics.jsonl counts on")  # fmt: skip
+
+    def _look_at_support(self, mass: float) -> None:
+        """Say at the first time that the critic's support is too small."""
+        if mass > advice.MASS_AT_ENDS and not self.told_support:
+            self.told_support = True
+            self.progress.message(f"note: {mass:.0%} of the targets' probability lies at the ends of the critic's "
+                                  "support (mass_at_ends in metrics.jsonl, docs/metrics.md)")  # fmt: skip
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
@@ -335,6 +326,14 @@ class Monitor:
             self.begin_evaluation()
             self.finish_evaluation()
 
+    def show_profile(self, traces: list[dict[str, Any]]) -> None:
+        """trace.json, and the table of the roles' time."""
+        try:
+            profile.write(self.run_dir, traces)
+        except OSError as error:
+            self.progress.message(f"warning: {profile.FILE} could not be written ({error.strerror})")
+        self.progress.message(f"\n{profile.table(traces)}\nthe trace: {self.run_dir / profile.FILE} (ui.perfetto.dev)")
+
     # --- checkpoints and the end ----------------------------------------------------------------------------
 
     def save_shared(self, folder: Path) -> None:
@@ -344,9 +343,8 @@ class Monitor:
         if self.cfg.checkpoint_replay:
             filled = min(int(s.head), s.rows.shape[0])
             checkpoint.save_tensors(folder, "replay", {"rows": s.rows[:filled], "head": s.head})
-        readings = {f"sums.{role}": board.sums for role, board in s.boards.items()}
-        readings.update({f"since.{role}": since for role, since in self.since.items()})
-        checkpoint.save_tensors(folder, "boards", {**readings, "episodes": s.episodes})
+        readings = {**self.readings.state_dict(), "episodes": s.episodes}
+        checkpoint.save_tensors(folder, "boards", {**readings, **{f"conflicts.{k}": v for k, v in s.conflicts.items()}})
         facts = {
             "task": self.cfg.task.name,
             "vector_steps": int(s.vector_steps),
@@ -361,11 +359,11 @@ class Monitor:
 
     def restore_shared(self, folder: Path) -> None:
         """After `restore_counters`: the readings that a log line's means are taken from."""
-        readings = checkpoint.load_tensors(folder, "boards")
-        for role, board in self.shared.boards.items():
-            board.sums.copy_(readings[f"sums.{role}"])
-            self.since[role] = readings[f"since.{role}"].to(board.sums.device)
-        self.shared.episodes.copy_(readings["episodes"])
+        state = checkpoint.load_tensors(folder, "boards")
+        self.readings.load_state_dict(state)
+        self.shared.episodes.copy_(state["episodes"])
+        for role, count in self.shared.conflicts.items():
+            count.copy_(state.get(f"conflicts.{role}", count))
 
     def summary(self, status: str, **more: Any) -> dict[str, Any]:
         """Write summary.json, atomically and last: with status "completed" it marks the run as done."""

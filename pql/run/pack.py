@@ -105,8 +105,8 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         warnings.filterwarnings("ignore", "(?s).*grad and param do not obey")
         env = make_env(cfgs[0], cfgs[0].eval_episodes, [trainer.evaluation_seed(cfg) for cfg in cfgs])
         open_things.callback(env.close)
-        parts = [prepare(cfgs[0], env.spaces)]
-        parts += [prepare(cfg, env.spaces, parts[0].survey) for cfg in cfgs[1:]]
+        parts = [prepare(cfgs[0], env.spaces, None, env.metric_names)]
+        parts += [prepare(cfg, env.spaces, parts[0].survey, env.metric_names) for cfg in cfgs[1:]]
         pack = Pack(cfgs, parts, {name: torch.tensor(values) for name, values in differing_numbers(cfgs).items()})
         open_things.callback(pack.close)
         monitors = []

@@ -16,8 +16,10 @@ from pql.memory.shared import Shared
 from pql.roles.build import Parts, prepare
 from pql.roles.learner import seed_of
 from pql.run import evaluation
+from pql.run.advice import advice
 from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
+from pql.run.metrics import read_metrics
 from pql.run.monitor import Monitor
 from pql.run.video import record
 from pql.run.warm_start import start_from
@@ -89,7 +91,7 @@ def go_on(
     cfg: Config, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Train from a checkpoint, or from the start, to the end."""
-    monitor = begin(cfg, prepare(cfg, env.spaces), env, interrupt, folder, manifest)
+    monitor = begin(cfg, prepare(cfg, env.spaces, None, env.metric_names), env, interrupt, folder, manifest)
     if cfg.compile:
         monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     try:
@@ -138,6 +140,8 @@ def complete(monitor: Monitor, random: evaluation.Result) -> dict[str, Any]:
     interval = evaluation.bootstrap_interval(monitor.result.returns)
     more["eval_return_interval"] = interval and list(interval)
     more["best_return"], more["best_env_steps"] = monitor.best
+    lines = read_metrics(monitor.run_dir / "metrics.jsonl")
+    more["advice"] = advice(lines, monitor.survey.norms)
     if monitor.cfg.video:
         more["video"] = record(monitor.cfg, monitor.run_dir / "video.mp4", warn=monitor.progress.message)
     return monitor.summary("completed", **more)

@@ -18,7 +18,7 @@ from pql import config
 from pql.errors import RoleFailed, UserError
 from pql.memory.device import mps_is_running
 from pql.memory.shared import ROLES
-from pql.runtime import checkpoint, worker
+from pql.runtime import checkpoint, profile, worker
 from pql.signals import SIGNALS
 
 GRACE = 4.0  # seconds that children have to end by themselves
@@ -176,12 +176,15 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
             "note: CUDA MPS is not running, so the three processes take turns on the GPU where their kernels could "
             "overlap: nvidia-cuda-mps-control -d starts it (docker/run.sh --mps does)"
         )
+    if cfg.profile:
+        profile.collect(cfg.run_dir, ROLES)  # what a run that was killed has left
     with Team(cfg, shared, resume_from) as team:
         monitor.save = lambda: team.save(monitor)
         while not all(int(flag) for flag in shared.ready.values()):
             team.look_after()
             team.wait(0.02)
         monitor.start_clock()
+        trace = profile.monitor_trace(monitor) if cfg.profile else None
         team.wake_all()
         while not monitor.finished() and not monitor.interrupted:
             team.look_after()
@@ -193,6 +196,8 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
         monitor.stop_clock()
         if monitor.moved:
             team.save(monitor, last=True)
+    if trace is not None:
+        monitor.show_profile([*profile.collect(cfg.run_dir, ROLES), trace.as_dict()])
 
 
 def _check_shared_memory(cfg: Any, shared: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from pql.memory.device import device_of
 from pql.memory.shared import ROLES
 from pql.roles.build import make_role
-from pql.runtime import checkpoint
+from pql.runtime import checkpoint, profile
 
 
 def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
@@ -46,7 +46,10 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
         for role in roles:
             role.load_state_dict(checkpoint.load_tensors(resume_from, role.role))
     monitor.save = lambda: save(monitor, roles)
+    traces = [profile.role_trace(role) for role in roles] + [profile.monitor_trace(monitor)] if cfg.profile else []
     monitor.start_clock()
+    for trace in traces:
+        trace.begin_anew()
     try:
         take_turns(monitor, *roles)
         monitor.stop_clock()
@@ -54,6 +57,8 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
             monitor.save()
     finally:
         roles[0].env.close()
+    if traces:
+        monitor.show_profile([trace.as_dict() for trace in traces])
 
 
 def save(monitor: Any, roles: Sequence[Any]) -> None:

@@ -153,7 +153,7 @@ def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], resume_from:
     from pql.memory.device import device_of
     from pql.memory.pacing import critic_pacer, policy_pacer
     from pql.roles.build import make_role
-    from pql.runtime import checkpoint
+    from pql.runtime import checkpoint, profile
     from pql.runtime.threads import threads_of
 
     cfg = config.loads(text)
@@ -171,16 +171,23 @@ def _work(role: str, text: str, shared: Any, wakes: dict[str, Any], resume_from:
         checkpoint.save_tensors(checkpoint.partial(cfg.run_dir), role, worker.state_dict())
 
     link = Link(role, shared, wakes, save)
+    trace = profile.role_trace(worker) if cfg.profile else None
+    if trace is not None:
+        trace.time(link, {"wait_for": "wait", "save": "checkpoint", "wake": "wake"})
     critic, policy = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
     # ready; the clock starts when all are
     shared.ready[role].fill_(1)
     if link.wait_for(lambda: all(int(flag) for flag in shared.ready.values())):
+        if trace is not None:
+            trace.begin_anew()
         if role == "actor":
             actor_loop(worker, link, critic)
         elif role == "v_learner":
             v_learner_loop(worker, link, critic, policy)
         else:
             p_learner_loop(worker, link, policy)
+    if trace is not None:
+        profile.leave(cfg.run_dir, trace)
 
 
 def _be(role: str) -> None:

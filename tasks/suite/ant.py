@@ -48,4 +48,4 @@ class Ant(Locomotion):
         effort = (action * obs[:, 20:28]).abs().sum(1)
         at_limit = (obs[:, 12:20].abs() > 0.99).sum(1)
         progress = self._progress(state, memory, dt=1 / 60)
-        return self._judge(obs, progress, action, 0.05 * effort + 0.1 * at_limit)
+        return self._judge(obs, progress, action, 0.05 * effort + 0.1 * at_limit, memory)

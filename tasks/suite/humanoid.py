@@ -63,4 +63,4 @@ class Humanoid(Locomotion):
         effort = (action * obs[:, 33:54]).abs() @ self._relative_gear
         beyond = (obs[:, 12:33].abs() - 0.98).clamp(min=0.0) @ self._relative_gear
         progress = self._progress(state, memory, dt=1 / 60)
-        return self._judge(obs, progress, action, 0.05 * effort + (0.25 / 0.02) * beyond)
+        return self._judge(obs, progress, action, 0.05 * effort + (0.25 / 0.02) * beyond, memory)

@@ -99,12 +99,17 @@ class Locomotion(Task):
         distance = torch.hypot(to_x, middle[:, 1])  # the mean of the two, to 1e-9 over one step
         return half_difference / (distance * dt)
 
-    def _judge(self, obs: Tensor, progress: Tensor, action: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        """The shared part of the reward, and the fall."""
+    def _judge(
+        self, obs: Tensor, progress: Tensor, action: Tensor, costs: Tensor, memory: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The shared part of the reward, and the fall; the parts that vary, as they are where there is none."""
         height, up, heading = obs[:, 0], obs[:, 10], obs[:, 11]
         ahead = (heading * (0.5 / 0.8)).clamp(max=0.5)
-        reward = progress + self.alive_reward + 0.1 * (up > 0.93) + ahead
-        reward = reward - self.action_cost * (action * action).sum(1) - costs
+        upright, effort = 0.1 * (up > 0.93), self.action_cost * (action * action).sum(1)
+        reward = progress + self.alive_reward + upright + ahead
+        reward = reward - effort - costs
+        told = {"progress": progress, "upright": upright, "heading": ahead, "action_cost": effort, "joint_cost": costs}
+        memory.update({f"reward/{name}": value for name, value in told.items()})
         fallen = height < self.fall_height
         return torch.where(fallen, self.fall_reward, reward), fallen
 

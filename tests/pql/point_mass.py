@@ -114,7 +114,8 @@ def faulty(base):
             self.fault = Fault()
 
         def critic_loss(self, *args):
-            return self.fault("v_learner", super().critic_loss(*args))
+            found = super().critic_loss(*args)
+            return self.fault("v_learner", found) if args[0].critic.training else found  # not one of a diagnosis
 
         def policy_loss(self, *args):
             return self.fault("p_learner", super().policy_loss(*args))

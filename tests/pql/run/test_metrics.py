@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from pql.run.metrics import MetricsWriter, Progress, read_metrics
+from pql.algorithms import make
+from pql.algorithms.survey import survey
+from pql.roles.diagnosis import names_of
+from pql.run.metrics import GROUPS, MetricsWriter, Progress, read_metrics
+from tasks.base import Spaces
 
 
 def test_a_line_cut_short_by_a_crash_is_dropped(tmp_path):
@@ -51,16 +57,45 @@ def test_lines_are_on_disk_as_soon_as_they_are_written(tmp_path):
     writer.close()
 
 
-def test_tensorboard_shows_the_same_numbers(tmp_path):
+def test_tensorboard_shows_the_same_numbers_in_groups(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    writer = MetricsWriter(tmp_path)
+    writer = MetricsWriter(tmp_path, diagnostics=["replay_age"])
     writer.write({"env_steps": 8, "eval_return": 1.5})
     writer.write({"env_steps": 16, "eval_return": 2.5})
+    more = {"q": 0, "wait_actor": 0, "wall_time_s": 0, "critic_grad_norm": 0, "replay_age": 0, "task/speed": 0}
+    writer.write({"env_steps": 24, **more, "train_return": 0})
     writer.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("eval_return")] == [(8, 1.5), (16, 2.5)]
+    assert [(e.step, e.value) for e in events.Scalars("eval/return")] == [(8, 1.5), (16, 2.5)]
+    others = {"train/return", "train/q", "time/wait_actor", "time/wall_time_s", "task/speed"}
+    others |= {"diagnostics/critic_grad_norm", "diagnostics/replay_age"}
+    assert set(events.Tags()["scalars"]) == {"eval/return", *others}
+
+
+def test_tensorboard_of_a_run_holds_its_configuration_and_is_taken_for_no_other_librarys(completed):
+    from scaling.curves.readers.base import EventReader, Files
+    from scaling.curves.readers.registry import READERS
+
+    run_dir = completed[2]
+    log = Files(run_dir).events(run_dir / "tensorboard")
+    assert "    seed: 3\n" in log.text("config/text_summary")
+    matching = [r.library for r in READERS if isinstance(r, EventReader) and r.matches(log.tags)]
+    assert matching == ["TensorBoard"]
+    returns = [line["eval_return"] for line in read_metrics(run_dir / "metrics.jsonl") if "eval_return" in line]
+    assert log.curve("eval/return")[1].tolist() == pytest.approx(returns)
+
+
+def test_every_metric_of_a_run_is_documented_in_one_place(completed):
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
+    told = re.findall(r"`([^` ]+)`", documented)
+    patterns = [re.compile(re.escape(name).replace("<group>", r"\w+")) for name in told]
+    names = {name for line in read_metrics(completed[2] / "metrics.jsonl") for name in line}
+    names |= set(GROUPS)
+    algorithm = make(completed[0].algo, Spaces(2, 2))
+    names |= {name for role, seen in survey(algorithm).diagnostics.items() for name in names_of(algorithm, role, seen)}
+    assert [name for name in sorted(names) if not any(pattern.fullmatch(name) for pattern in patterns)] == []
 
 
 @pytest.mark.parametrize("terminal", [True, False])

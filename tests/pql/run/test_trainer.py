@@ -76,7 +76,8 @@ def test_line_holds_the_metrics_that_others_rely_on(completed):
     lines = read_metrics(completed[2] / "metrics.jsonl")
     first = next(line for line in lines if "critic_loss" in line)
     always = "env_steps wall_time_s critic_updates policy_updates utd critic_flops train_return train_length"
-    more = "train_episodes invalid_transitions critic_loss q policy_loss critic_grad_norm policy_grad_norm policy_age"
+    more = "train_episodes invalid_transitions critic_loss q policy_loss critic_grad_norm policy_grad_norm policy_age "
+    more += "clipped_actions replay_conflicts"
     waits = {"wait_actor", "wait_v_learner", "wait_p_learner"}
     assert set(first) == {*always.split(), *more.split(), "diverged_episodes", "contact_overflows", *waits}
     assert first["critic_updates"] == 50 and first["policy_updates"] == 25 and first["utd"] == 50 / 400

@@ -123,6 +123,20 @@ def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plu
             one.update()
 
 
+@pytest.mark.parametrize("role", [VLearner, PLearner])
+def test_diagnosis_is_a_graph_too_and_tells_what_a_plain_one_does(tiny, plugin, role):
+    plain, graphed = (learner(role, tiny, "pql_d", cuda_graphs=graphs) for graphs in ("false", "true"))
+    for one in (plain, graphed):
+        for _ in range(WARM_UP + 1):
+            one.graphed_diagnose()
+        with no_wait():
+            one.graphed_diagnose()
+    assert plain.graphed_diagnose.graph is None and graphed.graphed_diagnose.graph is not None
+    sums = [one.shared.gauges[role.role].sums for one in (plain, graphed)]
+    assert (sums[0][1] > 0).all()
+    torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("told", ["false", "true"])
 def test_actor_never_waits_but_for_its_own_work_of_two_steps_ago(tiny, plugin, told):
     cfg = config.load(on_gpu(tiny, **{"task.options.told": told}))

@@ -8,6 +8,7 @@ actor's report of faults, four numbers for which nobody waits (`runtime.device.I
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,7 +126,8 @@ class Shared:
 
     def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
-        self.rows = torch.zeros(ring, device=device)
+        # torch's zeros are written, and so take memory twice where they are moved to be shared; numpy's cost none yet
+        self.rows = torch.from_numpy(np.zeros(ring, np.float32)).to(device)
         self.head = torch.zeros(1, dtype=torch.int64, device=device)
         self.weights = {role: Mailbox(size, device=device) for role, size in weights.items()}
         self.average = Mailbox(average_size, device=device)  # of the policies: the one that is evaluated

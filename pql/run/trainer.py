@@ -124,6 +124,8 @@ def begin(
         print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
     if cfg.init_from is not None and folder is None:
         cfg.init_from = str(start_from(cfg.init_from, parts.shared, print))  # config.yaml names the very checkpoint
+    if cfg.runtime == "parallel":
+        parallel.share(parts.shared)
     if folder is not None:
         restore_counters(parts.shared, folder, manifest)
     monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
@@ -177,8 +179,6 @@ def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> 
         version.fill_(manifest["policy_updates"])  # the P-learner publishes once as it loads
     if "replay.safetensors" in manifest["files"]:
         shared.learning_starts = manifest["learning_starts"]
-        ring = checkpoint.load_tensors(folder, "replay")
-        shared.rows[: len(ring["rows"])] = ring["rows"].to(shared.rows.device)
-        shared.head.copy_(ring["head"])
+        checkpoint.load_into(folder, "replay", {"rows": shared.rows, "head": shared.head})
     else:  # warm up again, with the policy at hand: there is nothing yet to sample from
         shared.learning_starts += manifest["vector_steps"]

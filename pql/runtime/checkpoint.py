@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 FORMAT, READS = 4, (3, 4)
 KEEP = 2
 BEST = "best"
+PART = 1 << 26  # bytes of a large file that are read at once
 
 
 class DamagedCheckpoint(Exception):
@@ -184,6 +185,19 @@ def best(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     return load_file(folder / f"{name}.safetensors")
+
+
+def load_into(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    """Fill the first rows of tensors from a file's, without a second copy of them in memory."""
+    path = folder / f"{name}.safetensors"
+    for key, mine in tensors.items():
+        start, count = 0, 1
+        while start < count:
+            with safe_open(path, "pt") as file:  # anew for each part: what was read of a mapped file stays until closed
+                part = file.get_slice(key)
+                count, stop = part.get_shape()[0], start + max(1, PART // (mine[:1].numel() * mine.element_size()))
+                mine[start:stop][: count - start].copy_(part[start : min(stop, count)])
+            start = stop
 
 
 def _crc32_of(manifest: dict[str, Any]) -> int:

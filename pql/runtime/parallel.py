@@ -169,8 +169,7 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     shared = monitor.shared
     env = monitor.env
     shared.spaces = env.spaces
-    _check_shared_memory(cfg, shared)
-    shared.share()
+    share(shared)
     if cfg.device.startswith("cuda") and not mps_is_running():
         monitor.progress.message(
             "note: CUDA MPS is not running, so the three processes take turns on the GPU where their kernels could "
@@ -200,14 +199,17 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
         monitor.show_profile([*profile.collect(cfg.run_dir, ROLES), trace.as_dict()])
 
 
-def _check_shared_memory(cfg: Any, shared: Any) -> None:
-    """CPU tensors are shared through /dev/shm, which containers keep small: a full one would kill with SIGBUS."""
-    if shared.rows.device.type != "cpu" or not Path("/dev/shm").is_dir():
-        return
-    needed = sum(t.numel() * t.element_size() for t in shared.tensors())
-    free = shutil.disk_usage("/dev/shm").free
-    if needed > free:
-        raise UserError(
-            f"shared memory: {needed / 2**20:.0f} MiB are needed and /dev/shm has {free / 2**20:.0f} MiB free; "
-            "lower algo.replay_size, enlarge /dev/shm (docker run --shm-size), or take runtime=sync"
-        )
+def share(shared: Any) -> None:
+    """Move what is shared to where processes share it, once: best before a ring is filled, as moving copies.
+
+    CPU tensors lie in /dev/shm then, which containers keep small: a full one would kill with SIGBUS. Raises UserError.
+    """
+    if shared.rows.device.type == "cpu" and Path("/dev/shm").is_dir() and not shared.rows.is_shared():
+        needed = sum(t.numel() * t.element_size() for t in shared.tensors())
+        free = shutil.disk_usage("/dev/shm").free
+        if needed > free:
+            raise UserError(
+                f"shared memory: {needed / 2**20:.0f} MiB are needed and /dev/shm has {free / 2**20:.0f} MiB free; "
+                "lower algo.replay_size, enlarge /dev/shm (docker run --shm-size), or take runtime=sync"
+            )
+    shared.share()

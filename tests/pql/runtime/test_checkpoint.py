@@ -133,3 +133,38 @@ def test_nothing_is_executed_when_loading(tmp_path):
     torch.save({"x": torch.zeros(1)}, folder / "actor.safetensors")
     with pytest.raises(Exception, match=r"(?i)header"):
         checkpoint.load_tensors(folder, "actor")
+
+
+@pytest.mark.parametrize("part", [1, 48, 1 << 20])
+def test_a_large_tensor_is_read_in_parts_into_the_first_rows_of_what_is_there(tmp_path, monkeypatch, part):
+    monkeypatch.setattr(checkpoint, "PART", part)
+    stored = {"rows": torch.rand(7, 3), "head": torch.tensor([7])}
+    checkpoint.save_tensors(tmp_path, "replay", stored)
+    rows, head = torch.zeros(9, 3), torch.zeros(1, dtype=torch.int64)
+    checkpoint.load_into(tmp_path, "replay", {"rows": rows, "head": head})
+    assert torch.equal(rows[:7], stored["rows"]) and not rows[7:].any() and head == 7
+
+
+def test_resuming_takes_the_memory_of_one_ring_and_beginning_that_of_what_is_in_it(tmp_path):
+    """Peak MiB of a process above what it had before: a ring of 200 that is begun, shared, and read from a file."""
+    checkpoint.save_tensors(tmp_path, "replay", {"rows": torch.rand(200, 1 << 18), "head": torch.tensor([200])})
+    code = r"""
+import re, sys, torch
+from pathlib import Path
+from pql.memory.shared import Shared
+from pql.runtime import checkpoint
+
+# not getrusage's, which begins with the memory of whoever started this process
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+checkpoint.PART = 1 << 23
+before = peak()
+shared = Shared((200, 1 << 18), {}, 1, 1, 1, {}, {}, "cpu")
+print(peak() - before)
+shared.share()
+print(peak() - before)
+checkpoint.load_into(Path(sys.argv[1]), "replay", {"rows": shared.rows, "head": shared.head})
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    begun, shared, read = map(int, done.stdout.split())
+    assert begun < 40 and shared < 260 and read < 300, (begun, shared, read)

@@ -52,7 +52,7 @@ class Stopwatch(Monitor):
 
     def __init__(self, cfg: config.Config, parts: Parts, env: Any, options: Options):
         super().__init__(cfg, parts, env, None, blocking_evaluation=cfg.runtime == "sync")
-        self.options, self.readings = options, []
+        self.options, self.moments = options, []
         self.steady_from = self.shared.learning_starts + cfg.lead_steps + 1
         self.steady_since: float | None = None
 
@@ -62,12 +62,12 @@ class Stopwatch(Monitor):
             if int(self.shared.vector_steps) >= self.steady_from:
                 self.steady_since = now
             return
-        if not self.readings and now - self.steady_since >= self.options.settle:
-            self.readings.append(self.read())
-        elif len(self.readings) == 1 and now - self.readings[0]["time"] >= self.options.seconds:
+        if not self.moments and now - self.steady_since >= self.options.settle:
+            self.moments.append(self.read())
+        elif len(self.moments) == 1 and now - self.moments[0]["time"] >= self.options.seconds:
             reading = self.read()
-            if reading["transitions"] > self.readings[0]["transitions"]:  # a GPU may still be setting itself up
-                self.readings.append(reading)
+            if reading["transitions"] > self.moments[0]["transitions"]:  # a GPU may still be setting itself up
+                self.moments.append(reading)
                 self.shared.step_limit.fill_(0)
 
     def read(self) -> dict[str, float]:
@@ -94,7 +94,7 @@ def measure(overrides: list[str], options: Options, side: str) -> dict[str, Any]
                 monitor = Stopwatch(cfg, parts, env, options)
                 (sync if side == "sync" else parallel).run(cfg, monitor, None)
                 monitor.writer.close()
-                first, last = monitor.readings
+                first, last = monitor.moments
         finally:
             env.close()
     seconds = last["time"] - first["time"]
@@ -114,7 +114,7 @@ def act_alone(cfg: config.Config, parts: Parts, options: Options) -> tuple[dict,
     try:
         for _ in range(cfg.algo.warmup_steps + 1):
             actor.step()
-        readings = []
+        moments = []
         for seconds in (options.settle, options.seconds):
             finish = time.perf_counter() + seconds
             while time.perf_counter() < finish:
@@ -123,8 +123,8 @@ def act_alone(cfg: config.Config, parts: Parts, options: Options) -> tuple[dict,
                 torch.cuda.synchronize()
             reading = {"time": time.perf_counter(), "transitions": int(shared.vector_steps) * cfg.num_envs}
             reading.update(critic_updates=0, policy_updates=0, device_memory_bytes=memory(cfg.device))
-            readings.append(reading)
-        return readings[0], readings[1]
+            moments.append(reading)
+        return moments[0], moments[1]
     finally:
         actor.env.close()
         torch.set_num_threads(before)

@@ -48,12 +48,16 @@ class FrankaCubeStack(Franka):
 
     def setup(self, model: Any, device: torch.device) -> None:
         super().setup(model, device)
-        self._tips = [model.site(name).id for name in ("tip", "left_tip", "right_tip")]
-        self._hand, self._links = model.body("hand").id, [model.body(f"link_{i}").id for i in range(1, 8)]
+        tips = [model.site(name).id for name in ("tip", "left_tip", "right_tip")]
+        links = [model.body(f"link_{i}").id for i in range(1, 8)]
+        # a list as an index would be copied to the device at each use
+        self._tips, self._links = (torch.tensor(ids, device=device) for ids in (tips, links))
+        self._hand = model.body("hand").id
         self._home = torch.tensor(franka.HOME, device=device)
         limits = torch.tensor(franka.LIMITS, device=device)
         self._lower, self._upper = limits[:, 0].clone(), limits[:, 1].clone()
         self._rotors = torch.as_tensor(model.dof_armature[:7], dtype=torch.float32, device=device).diag()
+        self._above = torch.tensor([0.0, 0.0, (franka_cube_stack.SIDE_A + franka_cube_stack.SIDE_B) / 2], device=device)
         self._most = self.stiffness * torch.tensor([0.1, 0.1, 0.1, 0.5, 0.5, 0.5], device=device)
 
     def reset(self, sampler: Sampler) -> Start:
@@ -108,7 +112,7 @@ class FrankaCubeStack(Franka):
         away = (state.fields["site_xpos"][:, self._tips] - cube[:, None]).norm(dim=2)
         height = cube[:, 2] - franka_cube_stack.TABLE
         lifted = height - side_a > 0.04
-        over = other + other.new_tensor([0.0, 0.0, (side_a + side_b) / 2])
+        over = other + self._above
         aligned = lifted * (1 - torch.tanh(10 * over.norm(dim=1)))
         near = torch.maximum(1 - torch.tanh(10 * away.mean(1)), aligned)
         stacked = other[:, :2].norm(dim=1) < 0.02

@@ -45,11 +45,12 @@ class Quadcopter(Task):
         self._lower, self._upper = limits[:, 0].clone(), limits[:, 1].clone()
         self._most = torch.tensor([self.hinge_speed * dt] * 8 + [self.thrust_speed * dt] * 4, device=device)
         self._goal = torch.tensor([0.0, 0.0, 1.0], device=device)
+        self._upright = torch.tensor([1.0, 0.0, 0.0, 0.0], device=device)
 
     def reset(self, sampler: Sampler) -> Start:
         away, above = sampler.uniform(-1.5, 1.5, 2), sampler.uniform(0.8, 2.5, 1)
         hinges = sampler.uniform(-0.2, 0.2, 8)
-        upright = self._goal.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(len(above), 4)
+        upright = self._upright.expand(len(above), 4)
         memory = {"target": hinges, "thrust": torch.zeros_like(hinges[:, :4])}
         return Start(torch.cat((away, above, upright, hinges), dim=1), above.new_zeros(len(above), 14), memory)
 

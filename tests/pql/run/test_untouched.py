@@ -77,7 +77,7 @@ def test_configuration_that_is_not_the_runs_own_is_refused(trained, longer, harm
     changed = {
         "emptied": "",
         "cut short": text[: text.index("\ndevice:")],
-        "of another task": text.replace("name: Point", "name: Ant"),
+        "of another task": text.replace("name: Point", "name: Ant").replace("name: plane", "name: mujoco"),
         "of other environments": text.replace("num_envs: 8", "num_envs: 16"),
     }[harm]
     assert changed != text

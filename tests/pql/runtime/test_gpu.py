@@ -127,6 +127,7 @@ def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plu
 def test_diagnosis_is_a_graph_too_and_tells_what_a_plain_one_does(tiny, plugin, role):
     plain, graphed = (learner(role, tiny, "pql_d", cuda_graphs=graphs) for graphs in ("false", "true"))
     for one in (plain, graphed):
+        one.receive()  # the other roles' networks, of which a new learner has none
         for _ in range(WARM_UP + 1):
             one.graphed_diagnose()
         with no_wait():

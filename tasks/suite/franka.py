@@ -54,7 +54,8 @@ def inertia(cdof: Tensor, crb: Tensor) -> Tensor:
     """
     turn, shift = cdof.split(3, dim=2)
     moment, mass = crb[:, :, 6:9], crb[:, :, 9:]
-    rows = crb[:, :, [0, 3, 4, 3, 1, 5, 4, 5, 2]].unflatten(2, (3, 3))
+    xx, yy, zz, xy, xz, yz = crb[:, :, :6].unbind(2)
+    rows = torch.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), dim=2).unflatten(2, (3, 3))
     angular = (rows * turn[:, :, None]).sum(3) + torch.linalg.cross(moment, shift)
     momentum = torch.cat((angular, mass * shift - torch.linalg.cross(moment, turn)), dim=2)
     upper = torch.triu(cdof @ momentum.transpose(1, 2))  # entry i, j: what hinge j moves, seen by i before it

@@ -17,6 +17,7 @@ class Dense(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, ensemble: int = 1, gain: float = GAIN, bias: bool = True):
         super().__init__()
+        self.width = out_dim
         weights = [nn.init.orthogonal_(torch.empty(in_dim, out_dim), gain) for _ in range(ensemble)]
         self.weight = nn.Parameter(torch.stack(weights))
         self.bias = nn.Parameter(torch.zeros(ensemble, 1, out_dim)) if bias else None
@@ -30,11 +31,12 @@ class Norm(nn.Module):
 
     def __init__(self, width: int, ensemble: int = 1):
         super().__init__()
+        self.width = width  # not the input's shape, which torch 2.4's export takes for a variable
         self.scale = nn.Parameter(torch.ones(ensemble, 1, width))
         self.shift = nn.Parameter(torch.zeros(ensemble, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:], eps=EPSILON), self.scale)
+        return torch.addcmul(self.shift, F.layer_norm(x, (self.width,), eps=EPSILON), self.scale)
 
 
 class BroNet(nn.Module):

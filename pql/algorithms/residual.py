@@ -44,17 +44,18 @@ class Residual(nn.Module):
         self.entry = UnitDense(in_dim, width, ensemble)
         self.wide = nn.ModuleList(UnitDense(width, expansion * width, ensemble) for _ in range(blocks))
         self.narrow = nn.ModuleList(UnitDense(expansion * width, width, ensemble) for _ in range(blocks))
-        self.relu, self.features = nn.ReLU(), Features()
+        self.width, self.relu, self.features = width, nn.ReLU(), Features()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.entry(x.unsqueeze(0).expand(self.ensemble, *x.shape))
         for wide, narrow in zip(self.wide, self.narrow):
-            h = h + self.relu(normalised(narrow(self.relu(normalised(wide(h))))))
-        return self.features(normalised(h))
+            h = h + self.relu(normalised(narrow(self.relu(normalised(wide(h), wide.width))), self.width))
+        return self.features(normalised(h, self.width))
 
 
-def normalised(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
+def normalised(x: Tensor, width: int) -> Tensor:
+    """(..., width) -> the same. The width is told, as torch 2.4's export takes a shape for a variable."""
+    return F.layer_norm(x, (width,))
 
 
 class CategoricalCritic(nn.Module):

@@ -51,5 +51,6 @@ def test_a_set_has_the_state_of_environments_alone_and_takes_it(both):
 
 
 def test_simulators_that_step_one_set_say_so():
+    pytest.importorskip("gymnasium", reason="needs gymnasium: pip install .[gym]")
     with pytest.raises(tasks.TaskError, match="several seeds together"):
         tasks.make("CartPole-v1", 2, sim="gymnasium", seed=[0, 1])

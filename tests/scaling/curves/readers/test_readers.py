@@ -238,7 +238,7 @@ def test_rsl_rl_iterations_of_two_gpus_are_told_by_their_rate(tmp_path, read, wr
     # ten steps an episode, 10 x (16 + 100) env steps of each GPU: 2320, so from the fourth iteration of 768 on
     assert table["env_steps"].tolist() == [768 * k for k in range(4, 11)]
     row = table.iloc[0]
-    assert (row["batch_size"], row["utd"]) == (2 * 384 / 4, 20 / 768)
+    assert (row["batch_size"], row["utd"]) == pytest.approx((2 * 384 / 4, 20 / 768), rel=1e-12)
 
 
 def test_rl_games_discrete_agent_that_stamps_after_counting_is_not_moved(tmp_path, read, write_events):

@@ -127,7 +127,7 @@ class Shared:
     def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         # torch's zeros are written, and so take memory twice where they are moved to be shared; numpy's cost none yet
-        self.rows = torch.from_numpy(np.zeros(ring, np.float32)).to(device)
+        self.rows = torch.from_numpy(np.zeros(ring, torch.empty(0).numpy().dtype)).to(device)
         self.head = torch.zeros(1, dtype=torch.int64, device=device)
         self.weights = {role: Mailbox(size, device=device) for role, size in weights.items()}
         self.average = Mailbox(average_size, device=device)  # of the policies: the one that is evaluated

@@ -51,8 +51,6 @@ def replicas(tmp_path, algo, together):
 @pytest.mark.filterwarnings("ignore:(?s).*grad and param do not obey")
 @pytest.mark.parametrize("algo", ["pql", "sac"])
 def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_path, double, algo):
-    # torch 2.4's fused AdamW computes the size of a step in float32, whatever it steps
-    rtol = 1e-6 if torch.__version__ < "2.13" else 1e-12
     _, alone = replicas(tmp_path / "alone", algo, together=False)
     shareds, members = replicas(tmp_path / "pack", algo, together=True)
     share_counters(shareds)
@@ -69,9 +67,9 @@ def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_pat
             assert state.keys() == expected.keys()
             assert state["weights"].dtype == torch.float64
             for name in state:
-                assert torch.allclose(state[name].double(), expected[name].double(), rtol=rtol, atol=rtol / 10), name
+                assert torch.allclose(state[name].double(), expected[name].double(), rtol=1e-12, atol=1e-13), name
             board, other = (learner.shared.boards[role].sums for learner in (mine[role], theirs[role]))
-            assert torch.allclose(board, other, rtol=rtol) and board[-1] == UPDATES
+            assert torch.allclose(board, other, rtol=1e-12) and board[-1] == UPDATES
 
 
 class Part:

@@ -27,7 +27,7 @@ COLOURS = {"done": "green", "running": "cyan", "queued": "blue", "failed": "red"
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell's state (of `STATES`), the environment steps it has logged, and where it runs or why it failed."""
+    """One cell's state (of `STATES`), the env steps logged or to go on from, and where it runs or why it failed."""
 
     cell: Cell
     state: str
@@ -84,8 +84,18 @@ def _look(out: Path, cell: Cell, queued: str | None) -> CellStatus:
         return CellStatus(cell, "failed", steps, f"{record['reason']}; {tries}", bool(record.get("final")))
     if not attempts[-1]:
         return CellStatus(cell, "missing", steps, "not started")
-    outcome = attempts[-1].get("outcome", "killed")
-    return CellStatus(cell, "missing", steps, f"{outcome}; continues from its last checkpoint")
+    outcome, saved = attempts[-1].get("outcome", "killed"), _saved(run_dir, steps)
+    if saved is not None:
+        return CellStatus(cell, "missing", saved, f"{outcome}; goes on from its checkpoint")
+    killed = outcome == "stopped" and (attempts[-1].get("exit_code") or 0) < 0
+    why = " that took longer than launcher.grace_s" if killed else ""
+    return CellStatus(cell, "missing", 0, f"{outcome}; begins anew, for want of a checkpoint{why}")
+
+
+def _saved(run_dir: Path, logged: int) -> int | None:
+    """Env steps of a run's newest checkpoint, those logged where its trainer names them otherwise; None: it has none."""
+    names = [name for name in _names(run_dir / "checkpoints") if not name.startswith(".")]  # those are not finished
+    return max((int(name) for name in names if name.isdigit()), default=logged) if names else None
 
 
 def tally(statuses: Sequence[CellStatus]) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from scaling.sweep import locks
-from scaling.sweep.cell import describe_exit, is_done, last_metrics, lock_path, read_record
+from scaling.sweep.cell import describe_exit, is_done, last_metrics, lock_path, read_record, record_path
 from scaling.sweep.launch import load_launcher, local_slots
 from scaling.sweep.locks import CellLock, holder
-from scaling.sweep.plan_file import load_plan
+from scaling.sweep.plan_file import Plan, lay_out, load_plan, make_request, save_plan
 from scaling.sweep.slurm import queue
 from scaling.sweep.status import survey
 
@@ -176,6 +176,26 @@ def test_deaf_trainer_is_killed_with_its_children_after_the_grace(sweep):
     process.communicate(timeout=90)
     assert not sweep.trainers()
     sweep.until(lambda: not any(_alive(pid) for pid in children))
+
+
+@pytest.mark.parametrize(("left", "exit_code", "steps", "says"), [
+    ([".part"], -9, 0, "stopped; begins anew, for want of a checkpoint that took longer than launcher.grace_s"),
+    ([], 0, 0, "stopped; begins anew, for want of a checkpoint"),
+    ([".part", "000000000900", "000000001800"], -9, 1800, "stopped; goes on from its checkpoint"),
+    (["last.json"], 0, 2000, "stopped; goes on from its checkpoint"),
+])  # fmt: skip
+def test_status_says_where_a_stopped_cell_goes_on(tmp_path, left, exit_code, steps, says):
+    plan = save_plan(tmp_path, Plan(lay_out(make_request({}, ["seed=0", "max_env_steps=4000"]))))
+    run_dir = tmp_path / plan.cells[0].run_dir
+    for name in left:
+        (run_dir / "checkpoints" / name).mkdir(parents=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "metrics.jsonl").write_text('{"env_steps": 2000}\n')
+    path = record_path(tmp_path, plan.cells[0].hash)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"attempts": [{"outcome": "stopped", "exit_code": exit_code}]}))
+    (status,) = survey(tmp_path, plan, {})
+    assert (status.state, status.env_steps, status.detail) == ("missing", steps, says)
 
 
 def _alive(pid: int) -> bool:

@@ -93,7 +93,7 @@ def _look(out: Path, cell: Cell, queued: str | None) -> CellStatus:
 
 
 def _saved(run_dir: Path, logged: int) -> int | None:
-    """Env steps of a run's newest checkpoint, those logged where its trainer names them otherwise; None: it has none."""
+    """Env steps of a run's newest checkpoint, those logged where its trainer names it otherwise; None: it has none."""
     names = [name for name in _names(run_dir / "checkpoints") if not name.startswith(".")]  # those are not finished
     return max((int(name) for name in names if name.isdigit()), default=logged) if names else None
 

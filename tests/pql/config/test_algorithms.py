@@ -20,7 +20,7 @@ def refused(words, *said):
 
 def test_key_of_another_algorithm_is_named_as_such(tiny, plugin):
     refused(tiny(**{"algo.v_min": -1}), "algo.v_min is no key of algo=pql, but of pql_d")
-    refused(tiny(algo="sac", **{"algo.target_noise": 0.1}), "no key of algo=sac, but of pql, pql_d")
+    refused(tiny(algo="sac", **{"algo.target_noise": 0.1}), "no key of algo=sac, but of ", " pql, pql_d")
 
 
 def test_misspelt_key_names_the_nearest_of_this_algorithm(tiny, plugin):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pql.algorithms.activations import ReLU
 from pql.algorithms.networks import Features, exact
 
 GAIN = 2**0.5  # of the orthogonal initial weights, heads included
@@ -45,10 +46,10 @@ class BroNet(nn.Module):
     def __init__(self, in_dim: int, width: int, blocks: int, ensemble: int = 1):
         super().__init__()
         self.ensemble = ensemble
-        self.entry = nn.Sequential(Dense(in_dim, width, ensemble), Norm(width, ensemble), nn.ReLU())
+        self.entry = nn.Sequential(Dense(in_dim, width, ensemble), Norm(width, ensemble), ReLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                Dense(width, width, ensemble), Norm(width, ensemble), nn.ReLU(),
+                Dense(width, width, ensemble), Norm(width, ensemble), ReLU(),
                 Dense(width, width, ensemble), Norm(width, ensemble),
             )
             for _ in range(blocks)

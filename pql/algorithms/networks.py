@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+from pql.algorithms.activations import ACTIVATIONS
 
 
 def exact(x: Tensor) -> Tensor:

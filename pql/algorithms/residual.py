@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pql.algorithms.activations import ReLU
 from pql.algorithms.bronet import Dense, squashed
 from pql.algorithms.networks import Features, exact
 
@@ -44,7 +45,7 @@ class Residual(nn.Module):
         self.entry = UnitDense(in_dim, width, ensemble)
         self.wide = nn.ModuleList(UnitDense(width, expansion * width, ensemble) for _ in range(blocks))
         self.narrow = nn.ModuleList(UnitDense(expansion * width, width, ensemble) for _ in range(blocks))
-        self.width, self.relu, self.features = width, nn.ReLU(), Features()
+        self.width, self.relu, self.features = width, ReLU(), Features()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.entry(x.unsqueeze(0).expand(self.ensemble, *x.shape))

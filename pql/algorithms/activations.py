@@ -1,0 +1,60 @@
+"""Activations whose compiled derivative is made of the output, in float32.
+
+torch.compile keeps of a rectifier what takes the fewest bytes: a mask of bools. Where that is all that a layer keeps
+(its weights are fixed, as the critics' are in a policy's loss), its code for CPUs writes and reads the mask value by
+value: rectifiers then cost more than the products that they follow. With the output itself nothing of that is left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return grad * y.sign()
+
+
+class _ELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = nn.functional.elu(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return grad * (y.clamp(max=0) + 1)
+
+
+def _in_a_compiled_loss() -> bool:
+    return torch.is_grad_enabled() and torch.compiler.is_compiling()
+
+
+class ReLU(nn.ReLU):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ReLU.apply(x) if _in_a_compiled_loss() else super().forward(x)
+
+
+class ELU(nn.ELU):
+    """x where it is positive, exp(x) - 1 elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ELU.apply(x) if _in_a_compiled_loss() else super().forward(x)
+
+
+ACTIVATIONS = {"relu": ReLU, "elu": ELU, "silu": nn.SiLU}

@@ -7,7 +7,8 @@ value: rectifiers then cost more than the products that they follow. With the ou
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -39,22 +40,36 @@ class _ELU(torch.autograd.Function):
         return grad * (y.clamp(max=0) + 1)
 
 
-def _in_a_compiled_loss() -> bool:
-    return torch.is_grad_enabled() and torch.compiler.is_compiling()
+_wanted = False
+
+
+@contextmanager
+def for_a_compiler() -> Iterator[None]:
+    """What is traced within is compiled: networks take the form that a compiler does best."""
+    global _wanted
+    before, _wanted = _wanted, True
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def is_for_a_compiler() -> bool:
+    return _wanted
 
 
 class ReLU(nn.ReLU):
     """max(x, 0)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x) if _in_a_compiled_loss() else super().forward(x)
+        return _ReLU.apply(x) if _wanted else super().forward(x)
 
 
 class ELU(nn.ELU):
     """x where it is positive, exp(x) - 1 elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ELU.apply(x) if _in_a_compiled_loss() else super().forward(x)
+        return _ELU.apply(x) if _wanted else super().forward(x)
 
 
 ACTIVATIONS = {"relu": ReLU, "elu": ELU, "silu": nn.SiLU}

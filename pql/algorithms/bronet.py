@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql.algorithms.activations import ReLU
-from pql.algorithms.networks import Features, exact
+from pql.algorithms.networks import Features, affine, exact
 
 GAIN = 2**0.5  # of the orthogonal initial weights, heads included
 EPSILON = 1e-6  # of the layer normalisation
@@ -24,7 +24,7 @@ class Dense(nn.Module):
         self.bias = nn.Parameter(torch.zeros(ensemble, 1, out_dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+        return torch.bmm(x, self.weight) if self.bias is None else affine(x, self.weight, self.bias)
 
 
 class Norm(nn.Module):

@@ -8,12 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pql.algorithms.activations import ACTIVATIONS
+from pql.algorithms.activations import ACTIVATIONS, is_for_a_compiler
 
 
 def exact(x: Tensor) -> Tensor:
     """What a network answers, in float32 where its layers were bfloat16's under autocast."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """E layers: (E, B, in), (E, in, out), (E, 1, out) -> (E, B, out)."""
+    if is_for_a_compiler():  # which adds the bias where it reads the product; baddbmm copies it there before
+        return torch.bmm(x, weight) + bias
+    return torch.baddbmm(bias, x, weight)
 
 
 class Features(nn.Identity):
@@ -111,7 +118,7 @@ class EnsembleMLP(nn.Module):
         h = x.unsqueeze(0).expand(self.ensemble, *x.shape)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
-            h = torch.baddbmm(bias, h, weight)
+            h = affine(h, weight, bias)
             if i < last:
                 if self.layer_norm:
                     h = F.layer_norm(h, h.shape[-1:])

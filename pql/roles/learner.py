@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import sys
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from pql.memory.replay import Replay
 from pql.memory.shared import Shared
 from pql.roles.diagnosis import Diagnosis, look, of_steps
 from pql.roles.flat import Flat
+from pql.roles.fused import fuse
 from pql.roles.normalizer import Normalizer, ReturnScale
 from pql.roles.resets import Resets
 from tasks.graphs import TorchGraph
@@ -45,20 +45,28 @@ class Optimizer:
         self.data, self.grad, self.settings = data, grad, settings
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(data), torch.zeros_like(data)
         self.steps = torch.zeros((), device=data.device)  # where the kernel wants it, as float32
-        s = settings
-        self.options = {"lr": s.lr, "weight_decay": s.weight_decay, "eps": s.eps}
-        self.options.update(beta1=s.betas[0], beta2=s.betas[1], amsgrad=False, maximize=False)
+        self.kernel: Callable[[Optimizer], None] = fused_adamw
+        self.betas = torch.tensor(settings.betas, dtype=torch.float64, device=data.device)
+        self.powers = torch.tensor([-1.0, -0.5], dtype=torch.float64, device=data.device)
+
+    def rate(self, steps: Tensor) -> Any:
+        """The step size after so many steps: a number, or a tensor where a schedule makes it."""
+        schedule = self.settings.schedule
+        return self.settings.lr if schedule is None else self.settings.lr * schedule(steps)
+
+    def factors(self) -> Tensor:
+        """What the next step multiplies the mean of the gradients and the root of that of their squares by, (2,)."""
+        correction = (1 - self.betas ** (self.steps + 1)) ** self.powers
+        correction[0] *= self.rate(self.steps)
+        return correction.float()
 
     def step(self) -> Tensor:
         """Clip, update. Returns the norm of the gradient before clipping, 0-d."""
         norm = torch.linalg.vector_norm(self.grad)
         if self.settings.max_grad_norm is not None:
             self.grad.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        if self.settings.schedule is not None:
-            self.options["lr"] = self.settings.lr * self.settings.schedule(self.steps)
+        self.kernel(self)
         self.steps += 1
-        state = [self.grad], [self.exp_avg], [self.exp_avg_sq], [], [self.steps]
-        torch._fused_adamw_([self.data], *state, **self.options)
         return norm
 
     def relative_step(self) -> Tensor:
@@ -67,7 +75,7 @@ class Optimizer:
         n = self.steps.clamp(min=1)
         mean, square = self.exp_avg / (1 - beta1**n), self.exp_avg_sq / (1 - beta2**n)
         direction = torch.linalg.vector_norm(mean / (square.sqrt() + self.settings.eps))
-        return direction * self.options["lr"] / torch.linalg.vector_norm(self.data)
+        return direction * self.rate(n - 1) / torch.linalg.vector_norm(self.data)
 
     def begin_anew(self) -> None:
         for value in self.state_dict().values():
@@ -81,28 +89,18 @@ class Optimizer:
             mine.copy_(state[name])
 
 
-def fuse(loss: Callable[..., Any], *example: Any) -> Callable[..., Any]:
-    """`loss` through torch.compile, after a trial on an example of its arguments, forward and backward.
-
-    Where that is not to be had (there is no C++ compiler, say) one line says so and `loss` itself is returned.
-    """
-    # one compiler, in this process: a pool of its own would outlive a role that is killed
-    fused = torch.compile(loss, dynamic=False, options={"compile_threads": 1})
-    try:
-        fused(*example)[0].backward()
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        advice = "install a C++ compiler (g++), or give compile=false"
-        print(f"note: not compiled ({reason}), so updates are slower: {advice}", file=sys.stderr, flush=True)
-        return loss
-    return fused
+def fused_adamw(optimizer: Optimizer) -> None:
+    """Torch's kernel: one pass over the weights and what is known of them."""
+    o, s = optimizer, optimizer.settings
+    options = {"beta1": s.betas[0], "beta2": s.betas[1], "weight_decay": s.weight_decay, "eps": s.eps}
+    options.update(lr=o.rate(o.steps), amsgrad=False, maximize=False)
+    torch._fused_adamw_([o.data], [o.grad], [o.exp_avg], [o.exp_avg_sq], [], [o.steps + 1], **options)
 
 
 class Stage(NamedTuple):
     """One loss of an update, and the groups that its gradient moves."""
 
-    name: str
-    loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]  # (rows, noise) -> loss, metrics
+    name: str  # the algorithm's method
     columns: int  # of its noise
     groups: list[Group]
 
@@ -141,13 +139,19 @@ class Learner:
         targets = {f"{name}_target": module for name, module in self.targets.modules.items()}
         self.nets = Nets(**self.weights.modules, **targets, **self.theirs.modules)
         self.optimizers = {g.name: self._optimizer(g) for g in self.groups}
-        self.stages = [self._stage(cfg, name) for name in dict.fromkeys(group.loss for group in self.groups)]
+        self.stages = [
+            Stage(name, algorithm.noise_columns(name), [group for group in self.groups if group.loss == name])
+            for name in dict.fromkeys(group.loss for group in self.groups)
+        ]
         self.resets = Resets(cfg, self.role)
         graphs = cfg.cuda_graphs and device == home
         self.graphed_step = TorchGraph(self.step, device, [self.generator], graphs, "updates")
         self.diagnosis = Diagnosis(algorithm, self.role, self.cfg.batch_size, replay, device)
         self.graphed_diagnose = TorchGraph(self.diagnose, device, [], graphs, "diagnoses")
         self.in_flight = InFlight(device)
+        self.improved = self.improve
+        if cfg.compile:
+            self.improved = fuse(self, torch.zeros(self.cfg.batch_size, replay.row_dim, device=device))
 
     def _optimizer(self, group: Group) -> Optimizer:
         stretch = self.weights.parameters[group.name]
@@ -159,18 +163,10 @@ class Learner:
             stretch = self.weights.parameters[name]
             optimizer.data, optimizer.grad = self.weights.data[stretch], self.weights.grad[stretch]
 
-    def _stage(self, cfg: Any, name: str) -> Stage:
-        loss_of, columns = getattr(self.algorithm, name), self.algorithm.noise_columns(name)
-
-        def loss(rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            """The algorithm's loss on replay rows (B, row_dim)."""
-            with self.autocast:
-                return loss_of(self.nets, self.unpack(rows), noise)
-
-        if cfg.compile:
-            shapes = (cfg.algo.batch_size, self.replay.row_dim), (cfg.algo.batch_size, columns)
-            loss = fuse(loss, *(torch.zeros(shape, device=self.device) for shape in shapes))
-        return Stage(name, loss, columns, [group for group in self.groups if group.loss == name])
+    def loss(self, nets: Nets, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The algorithm's loss on replay rows (B, row_dim), and its metrics."""
+        with self.autocast:
+            return getattr(self.algorithm, stage.name)(nets, self.unpack(rows), noise)
 
     def unpack(self, rows: Tensor) -> Any:
         """Rows as a batch, as the algorithm sees it: observations normalised, rewards scaled."""
@@ -206,14 +202,19 @@ class Learner:
         """One update without a look at a value."""
         self.receive()
         rows = self.sample()
+        noises = [self.noise(stage.columns) for stage in self.stages]
+        self.conclude(self.improved(rows, noises))
+
+    def improve(self, rows: Tensor, noises: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One update with these rows and this noise of each stage; its measurements."""
         measured: dict[str, Tensor] = {}
-        for stage in self.stages:
-            loss, metrics = stage.loss(rows, self.noise(stage.columns))
+        for stage, noise in zip(self.stages, noises):
+            loss, metrics = self.loss(self.nets, stage, rows, noise)
             self.differentiate(loss)
             measured.update(metrics)
             measured.update(self.descend(stage))
         self.follow()
-        self.conclude(measured)
+        return measured
 
     def diagnose(self) -> None:
         """Look at what may go wrong; nothing that learning depends on changes."""

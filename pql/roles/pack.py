@@ -7,17 +7,17 @@ is done replica by replica, so that each is the run that it would be alone. All 
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pql.algorithms.base import Nets
 from pql.memory.shared import Shared
 from pql.roles.actor import Actor
 from pql.roles.diagnosis import look, of_steps
 from pql.roles.flat import Flat
+from pql.roles.fused import network
 from pql.roles.learner import Learner, Stage
 from pql.roles.together import Together, as_one, in_rows
 from tasks.base import Step
@@ -61,11 +61,6 @@ def tensors_of(flat: Flat, data: Tensor, grad: Tensor | None = None) -> dict[str
             value.grad = grad[:, where].view(value.shape)
         found[name][owned.name] = value
     return found
-
-
-def network(module: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., Any]:
-    """`module` as a function that computes with other tensors."""
-    return lambda *inputs: functional_call(module, tensors, inputs)
 
 
 class Learners:
@@ -160,8 +155,7 @@ class Learners:
         """Each replica's loss (K,) and metrics, on its rows (K, B, row_dim)."""
 
         def one(learner: Learner, tensors: dict, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            with learner.autocast:
-                return getattr(learner.algorithm, stage.name)(self.nets(tensors), learner.unpack(rows), noise)
+            return learner.loss(self.nets(tensors), stage, rows, noise)
 
         return self.all(one, self.tensors, rows, noise)
 

@@ -81,6 +81,11 @@ def stand_in(part: Any, values: Mapping[str, Any]) -> Any:
     return made
 
 
+def at(part: Any, path: str) -> Any:
+    """What stands at a dotted name."""
+    return _get(_owner(part, path), path.rpartition(".")[2])
+
+
 def _owner(part: Any, path: str) -> Any:
     for name in path.split(".")[:-1]:
         part = _get(part, name)

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from pql.algorithms.activations import ACTIVATIONS
+from pql.algorithms.activations import ACTIVATIONS, for_a_compiler
 from pql.algorithms.networks import EnsembleMLP
 
 PLAIN = {"relu": nn.ReLU(), "elu": nn.ELU(), "silu": nn.SiLU()}
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread_as_in_an_update():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with for_a_compiler():
+        yield
     torch.set_num_threads(before)
 
 

@@ -1,8 +1,7 @@
-"""What both learners share, the policy's average, and losses through torch.compile."""
+"""What both learners share, the policy's average, and runs with compiled updates."""
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 
@@ -10,17 +9,14 @@ import pytest
 import torch
 
 from pql import config
-from pql.algorithms import get, make
-from pql.algorithms.base import Adam, Nets
-from pql.memory.replay import Batch
+from pql.algorithms.base import Adam
 from pql.roles.flat import Flat
-from pql.roles.learner import Optimizer, fuse
+from pql.roles.learner import Optimizer
 from pql.roles.p_learner import average_rate
 from pql.run import trainer
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
 from pql.runtime import checkpoint
-from tasks.base import Spaces
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 
@@ -101,57 +97,6 @@ def test_optimizer_is_torchs_adamw_behind_torchs_clipping():
             mine.load_state_dict(saved)
     for a, b in zip(ours.parameters(), theirs.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-
-
-def losses(name):
-    """An algorithm's two losses with their arguments, on networks whose gradients are views of one vector."""
-    options = get(name).Options(name=name, hidden=[16, 16])
-    if name == "pql_d":
-        options.num_atoms = 11
-    algorithm = make(options, Spaces(5, 2))
-    torch.manual_seed(0)
-    groups = {group.name: group.make() for group in algorithm.groups()}
-    fixed = {key: copy.deepcopy(module).requires_grad_(False) for key, module in groups.items()}
-    rows = torch.randn(32, 15).split([5, 2, 1, 5, 1, 1], 1)
-    obs, action, return_n, next_obs, discount, weight = rows
-    discount, weight = discount.squeeze(1).sigmoid(), weight.squeeze(1).sigmoid()
-    batch = Batch(obs, action.tanh(), return_n.squeeze(1), next_obs, discount, weight, obs, next_obs)
-    noise = torch.randn(32, 2)
-    found = []
-    for key, loss in (("critic", algorithm.critic_loss), ("policy", algorithm.policy_loss)):
-        nets = Nets(**{**fixed, "critic_target": fixed["critic"], key: groups[key]})
-        found.append((lambda batch, noise, nets=nets, loss=loss: loss(nets, batch, noise), groups[key], (batch, noise)))
-    return found
-
-
-@needs_compiler
-@pytest.mark.parametrize("name", ["pql", "pql_d"])
-def test_compiled_losses_and_gradients_are_the_plain_ones(name):
-    for loss, module, arguments in losses(name):
-        flat = Flat({"trained": module})
-        found = []
-        for function in (loss, fuse(loss, *arguments)):
-            flat.grad.zero_()
-            value, metrics = function(*arguments)
-            value.backward()
-            found.append([value.detach(), flat.grad.clone(), *metrics.values()])
-        assert function is not loss  # it was compiled
-        assert found[0][1].abs().max() > 1e-3
-        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
-
-
-def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
-    def broken(loss, **_):
-        def call(*_):
-            raise RuntimeError("no C++ compiler\nand a long story")
-
-        return call
-
-    loss, _, arguments = losses("pql")[1]
-    monkeypatch.setattr(torch, "compile", broken)
-    assert fuse(loss, *arguments) == loss
-    said = capsys.readouterr().err
-    assert said.startswith("note: not compiled (no C++ compiler)") and "compile=false" in said and said.count("\n") == 1
 
 
 @needs_compiler

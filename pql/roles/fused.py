@@ -1,0 +1,151 @@
+"""A learner's update as one compiled function: losses, gradients, optimizer steps and target copies in one graph.
+
+torch.compile ends at a loss. What follows it is then a kernel each, with the whole vector of weights read and written
+again: gradients are accumulated, optimizers step, target copies follow; and between the compiled parts stands Python.
+Here the update is traced with its derivatives, as operations on what it reads and writes, and compiled whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pql.algorithms.activations import for_a_compiler
+from pql.algorithms.base import Nets
+from pql.roles.together import at, stand_in
+
+Improve = Callable[[Any, Sequence[Tensor]], "dict[str, Tensor]"]  # (rows, noise of each stage) -> measurements
+
+
+def fuse(learner: Any, rows: Any) -> Improve:
+    """`learner.improve`, compiled; itself where that is not to be had (there is no C++ compiler, say), after one line.
+
+    Args:
+        rows: an example of what the ring gives.
+    """
+    try:
+        return Fused(learner, rows)
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        advice = "install a C++ compiler (g++), or give compile=false"
+        print(f"note: not compiled ({reason}), so updates are slower: {advice}", file=sys.stderr, flush=True)
+        return learner.improve
+
+
+class Fused:
+    """One update as a function of its state, rows and noise, which writes the state in place.
+
+    State are the tensors that change between updates, whoever changes them; all else is taken as it is now, as a
+    recorded CUDA graph would take it.
+    """
+
+    def __init__(self, learner: Any, rows: Any):
+        paths = [f"{flat}.data" for flat in ("weights", "targets", "theirs")]
+        paths += ["normalizer.mean", "normalizer.inv_std", *(["scale.factor"] if learner.scale is not None else [])]
+        moments = ("steps", "exp_avg", "exp_avg_sq")
+        paths += [f"optimizers.{name}.{moment}" for name in learner.optimizers for moment in moments]
+        self.state = [at(learner, path) for path in paths]
+        size = learner.cfg.batch_size
+        self.optimizers = list(learner.optimizers.values())
+        noises = [torch.zeros(size, stage.columns, device=learner.device) for stage in learner.stages]
+        example, form = tree_flatten((rows, noises, self.factors()))
+
+        def update(*tensors: Tensor) -> list[Tensor]:
+            state, inputs = tensors[: len(paths)], tree_unflatten(list(tensors[len(paths) :]), form)
+            measured = improve(learner, dict(zip(paths, state)), *inputs)
+            self.names = list(measured)
+            return list(measured.values())
+
+        with for_a_compiler():
+            graph = make_fx(update)(*self._copies(example))
+        with torch.no_grad():
+            # one compiler, in this process: a pool of its own would outlive a role that is killed
+            self.compiled = torch._inductor.compile(graph, self._copies(example), options={"compile_threads": 1})
+            self.compiled(*self._copies(example))
+
+    def _copies(self, example: Sequence[Tensor]) -> list[Tensor]:
+        return [tensor.clone() for tensor in (*self.state, *example)]
+
+    def factors(self) -> list[Tensor]:
+        """Of the optimizers' next steps: compiled, powers of the betas would be made anew for every few weights."""
+        return [optimizer.factors() for optimizer in self.optimizers]
+
+    def __call__(self, rows: Any, noises: Sequence[Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            inputs, _ = tree_flatten((rows, noises, self.factors()))
+            return dict(zip(self.names, self.compiled(*self.state, *inputs)))
+
+
+def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, factors: Any) -> dict[str, Tensor]:
+    """`Learner.improve` on other tensors than the learner's own, in operations that a compiler sees through."""
+    one = stand_in(learner, state)
+    kernels = {name: functools.partial(adamw, factor) for name, factor in zip(one.optimizers, factors)}
+    measured: dict[str, Tensor] = {}
+    for stage, noise in zip(one.stages, noises):
+        with torch.enable_grad():
+            tensors, leaves = networks(one)
+            nets = Nets(**{name: network(getattr(one.nets, name), inner) for name, inner in tensors.items()})
+            loss, metrics = one.loss(nets, stage, rows, noise)
+            wanted = [leaf for group in stage.groups for leaf in leaves[group.name]]
+            found = iter(torch.autograd.grad(loss, wanted, allow_unused=True))
+        measured.update(metrics)
+        for group in stage.groups:
+            gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves[group.name], found)]
+            optimizer = one.optimizers[group.name]
+            optimizer.data = one.weights.data[one.weights.parameters[group.name]]
+            optimizer.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            optimizer.kernel = kernels[group.name]
+            measured[f"{group.name}_grad_norm"] = optimizer.step()
+            if group.after_step is not None:
+                module = one.weights.modules[group.name]
+                inner = {f"module.{name}": tensor for name, tensor in networks(one)[0][group.name].items()}
+                functional_call(Constraint(module, group.after_step), inner, ())
+    one.follow()
+    return measured
+
+
+def adamw(factors: Tensor, optimizer: Any) -> None:
+    """What torch's fused kernel does, in elementary operations."""
+    o, (beta1, beta2), s = optimizer, optimizer.settings.betas, optimizer.settings
+    o.exp_avg.lerp_(o.grad, 1 - beta1)
+    o.exp_avg_sq.mul_(beta2).add_((1 - beta2) * o.grad.square())
+    if s.weight_decay:
+        o.data.mul_(1 - o.rate(o.steps) * s.weight_decay)
+    o.data.sub_(factors[0] * o.exp_avg / (o.exp_avg_sq.sqrt() * factors[1] + s.eps))
+
+
+class Constraint(nn.Module):
+    """What follows a step, as something to be called with other parameters."""
+
+    def __init__(self, module: nn.Module, after_step: Callable[[nn.Module], None]):
+        super().__init__()
+        self.module, self.after_step = module, after_step
+
+    def forward(self) -> None:
+        self.after_step(self.module)
+
+
+def network(module: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., Any]:
+    """`module` as a function that computes with other tensors."""
+    return lambda *inputs: functional_call(module, tensors, inputs)
+
+
+def networks(one: Any) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[Tensor]]]:
+    """The tensors of each network, as views of the learner's vectors, and the leaves to differentiate by."""
+    tensors: dict[str, dict[str, Tensor]] = {}
+    leaves: dict[str, list[Tensor]] = {}
+    for flat, ending in ((one.weights, ""), (one.targets, "_target"), (one.theirs, "")):
+        for name, owned, where in flat.places():
+            value = flat.data[where].view(owned.tensor.shape)
+            if flat is one.weights and isinstance(owned.tensor, nn.Parameter):
+                value = value.detach().requires_grad_()
+                leaves.setdefault(name, []).append(value)
+            tensors.setdefault(name + ending, {})[owned.name] = value
+    return tensors, leaves

@@ -8,6 +8,7 @@ from typing import Any
 
 from scaling.errors import InputError
 from scaling.sweep.cli import main
+from scaling.sweep.packing import Fit
 
 
 def resolve(overrides: list[str]) -> dict[str, Any]:
@@ -23,17 +24,21 @@ def resolve(overrides: list[str]) -> dict[str, Any]:
         raise InputError(str(error)) from error
 
 
-def numbers(overrides: list[str]) -> set[str]:
-    """The keys in which runs may differ that are trained side by side; where that can't be, bad input."""
+def packs(overrides: list[str], at_a_time: int) -> Fit:
+    """What can be trained side by side of runs like this one, in so many processes; bad input where nothing can."""
     from pql.config import load
-    from pql.config.together import OF_ONE_RUN, numbers_of, why_not_together
+    from pql.config.together import OF_ONE_RUN, numbers_of
+    from pql.errors import UserError
+    from pql.runtime.packing import size_of
+    from tasks.errors import TaskError
 
-    cfg = load(overrides)
-    why = why_not_together([cfg])
-    if why:
-        raise InputError(f"pack: {why}: leave pack out")
-    return numbers_of(cfg) | set(OF_ONE_RUN)
+    try:
+        cfg = load(overrides)
+        size = size_of(cfg, at_a_time)
+    except (UserError, TaskError) as error:
+        raise InputError(str(error)) from error
+    return Fit(frozenset(numbers_of(cfg) | set(OF_ONE_RUN)), size.best, size.fits)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], resolve, numbers))
+    sys.exit(main(sys.argv[1:], resolve, packs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -74,10 +74,17 @@ class Samplers(Sampler):
         self.parts = [Sampler(num_envs // len(seeds), device, seed) for seed in seeds]
 
     def uniform(self, low: float, high: float, size: int) -> Tensor:
-        return torch.cat([part.uniform(low, high, size) for part in self.parts])
+        return self._drawn(torch.rand, size).mul_(high - low).add_(low)
 
     def normal(self, size: int) -> Tensor:
-        return torch.cat([part.normal(size) for part in self.parts])
+        return self._drawn(torch.randn, size)
+
+    def _drawn(self, draw: Callable[..., Tensor], size: int) -> Tensor:
+        """(N, size), each set's rows from its own generator."""
+        drawn = torch.empty(len(self.parts), self.num_envs // len(self.parts), size, device=self.device)
+        for part, rows in zip(self.parts, drawn.unbind()):
+            draw(rows.shape, generator=part.generator, out=rows)
+        return drawn.flatten(0, 1)
 
     @property
     def generators(self) -> list[torch.Generator]:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 import tasks
 from pql import algorithms
 from pql.config.checks import check_identity, validate
+from pql.config.composed import PATHS, composed_once
 from pql.config.devices import device_for, resolve_device, runtime_for
 from pql.config.plugins import import_plugins
 from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
@@ -21,16 +22,16 @@ from pql.errors import UserError, nearest
 from pql.files import write_atomically
 from tasks.simulators.base import BACKENDS
 
-PATHS = ("run_dir", "init_from")
 GROUPS = ("task", "algo", "sim", "preset")
 DEFAULTS = {"task": "Ant", "algo": "pql", "sim": "auto"}  # as cfg/config.yaml has them
 
 
-def load(overrides: list[str]) -> Config:
+def load(overrides: list[str], composed: dict[Any, DictConfig] | None = None) -> Config:
     """Compose, type-check and resolve a configuration.
 
     Args:
         overrides: `key=value` strings, Hydra's grammar; `task=`, `algo=`, `sim=`, `preset=` choose files in cfg/.
+        composed: remembers between calls what was composed, for runs that differ in numbers alone.
     Raises:
         UserError: an unknown key (names the nearest), a wrong type, a value out of range, keys that exclude
             each other, a run directory that cannot be started or resumed as asked.
@@ -54,7 +55,8 @@ def load(overrides: list[str]) -> Config:
                 f"run_dir={given['run_dir']} was trained with algo={algo}, not {asked}: name another run_dir"
             )
     _check_keys(given, algo)
-    cfg = _typed(_compose(overrides, given, algo) if saved is None else _override(saved, given))
+    make = lambda: composed_once(composed, overrides, given, lambda: _compose(overrides, given, algo))  # noqa: E731
+    cfg = _typed(make() if saved is None else _override(saved, given))
     _resolve(cfg, given)
     validate(cfg)
     if saved is not None:

@@ -58,7 +58,8 @@ def _load_pack(path: Path, overrides: list[str]) -> list[Config]:
         raise UserError(f'pack={path}: must be a file with {{"runs": [["key=value", ...], ...]}} ({what})') from error
     if not words:
         raise UserError(f"pack={path}: names no run")
-    return [load(run) for run in words]
+    composed: dict[Any, Any] = {}
+    return [load(run, composed) for run in words]
 
 
 def why_not_together(cfgs: Sequence[Config]) -> str | None:

@@ -14,7 +14,6 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pql.algorithms.activations import for_a_compiler
@@ -63,11 +62,14 @@ class Fused:
             self.names = list(measured)
             return list(measured.values())
 
+        from torch import _inductor
+        from torch.fx.experimental.proxy_tensor import make_fx  # a second, which only those pay who come here
+
         with for_a_compiler():
             graph = make_fx(update)(*self._copies(example))
         with torch.no_grad():
             # one compiler, in this process: a pool of its own would outlive a role that is killed
-            self.compiled = torch._inductor.compile(graph, self._copies(example), options={"compile_threads": 1})
+            self.compiled = _inductor.compile(graph, self._copies(example), options={"compile_threads": 1})
             self.compiled(*self._copies(example))
 
     def _copies(self, example: Sequence[Tensor]) -> list[Tensor]:
@@ -111,14 +113,16 @@ def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, fact
     return measured
 
 
-def adamw(factors: Tensor, optimizer: Any) -> None:
+def adamw(factors: Tensor, optimizers: Sequence[Any]) -> None:
     """What torch's fused kernel does, in elementary operations."""
-    o, (beta1, beta2), s = optimizer, optimizer.settings.betas, optimizer.settings
+    (o,) = optimizers
+    (beta1, beta2), s = o.settings.betas, o.settings
     o.exp_avg.lerp_(o.grad, 1 - beta1)
     o.exp_avg_sq.mul_(beta2).add_((1 - beta2) * o.grad.square())
     if s.weight_decay:
         o.data.mul_(1 - o.rate(o.steps) * s.weight_decay)
     o.data.sub_(factors[0] * o.exp_avg / (o.exp_avg_sq.sqrt() * factors[1] + s.eps))
+    o.steps += 1
 
 
 class Constraint(nn.Module):

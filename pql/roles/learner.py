@@ -45,7 +45,7 @@ class Optimizer:
         self.data, self.grad, self.settings = data, grad, settings
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(data), torch.zeros_like(data)
         self.steps = torch.zeros((), device=data.device)  # where the kernel wants it, as float32
-        self.kernel: Callable[[Optimizer], None] = fused_adamw
+        self.kernel: Callable[[Sequence[Optimizer]], None] = fused_adamw
         self.betas = torch.tensor(settings.betas, dtype=torch.float64, device=data.device)
         self.powers = torch.tensor([-1.0, -0.5], dtype=torch.float64, device=data.device)
 
@@ -65,8 +65,7 @@ class Optimizer:
         norm = torch.linalg.vector_norm(self.grad)
         if self.settings.max_grad_norm is not None:
             self.grad.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self.kernel(self)
-        self.steps += 1
+        self.kernel([self])
         return norm
 
     def relative_step(self) -> Tensor:
@@ -89,12 +88,16 @@ class Optimizer:
             mine.copy_(state[name])
 
 
-def fused_adamw(optimizer: Optimizer) -> None:
-    """Torch's kernel: one pass over the weights and what is known of them."""
-    o, s = optimizer, optimizer.settings
+def fused_adamw(optimizers: Sequence[Optimizer]) -> None:
+    """A step of each, whose settings are the same, by torch's kernel: one pass over the weights."""
+    first, s = optimizers[0], optimizers[0].settings
     options = {"beta1": s.betas[0], "beta2": s.betas[1], "weight_decay": s.weight_decay, "eps": s.eps}
-    options.update(lr=o.rate(o.steps), amsgrad=False, maximize=False)
-    torch._fused_adamw_([o.data], [o.grad], [o.exp_avg], [o.exp_avg_sq], [], [o.steps + 1], **options)
+    options.update(lr=first.rate(first.steps), amsgrad=False, maximize=False)
+    for one in optimizers:
+        one.steps += 1
+    names = ("data", "grad", "exp_avg", "exp_avg_sq")
+    data, grad, *moments = ([getattr(one, name) for one in optimizers] for name in names)
+    torch._fused_adamw_(data, grad, *moments, [], [one.steps for one in optimizers], **options)
 
 
 class Stage(NamedTuple):
@@ -156,12 +159,6 @@ class Learner:
     def _optimizer(self, group: Group) -> Optimizer:
         stretch = self.weights.parameters[group.name]
         return Optimizer(self.weights.data[stretch], self.weights.grad[stretch], group.optimizer)
-
-    def hold_optimizers(self) -> None:
-        """Let the optimizers follow the weights to where these lie now."""
-        for name, optimizer in self.optimizers.items():
-            stretch = self.weights.parameters[name]
-            optimizer.data, optimizer.grad = self.weights.data[stretch], self.weights.grad[stretch]
 
     def loss(self, nets: Nets, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The algorithm's loss on replay rows (B, row_dim), and its metrics."""

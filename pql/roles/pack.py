@@ -7,6 +7,7 @@ is done replica by replica, so that each is the run that it would be alone. All 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Mapping, Sequence
 
 import torch
@@ -18,8 +19,9 @@ from pql.roles.actor import Actor
 from pql.roles.diagnosis import look, of_steps
 from pql.roles.flat import Flat
 from pql.roles.fused import network
-from pql.roles.learner import Learner, Stage
-from pql.roles.together import Together, as_one, in_rows
+from pql.roles.learner import Learner, Optimizer, Stage, fused_adamw
+from pql.roles.recorded import Recorded
+from pql.roles.together import Together, as_one, in_rows, stand_in
 from tasks.base import Step
 from tasks.together import OF_A_SET, Sets
 
@@ -63,6 +65,36 @@ def tensors_of(flat: Flat, data: Tensor, grad: Tensor | None = None) -> dict[str
     return found
 
 
+class Optimizers:
+    """One group's optimizers of all replicas.
+
+    Args:
+        data, grad: the group's stretch of the common vectors, (K, P).
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], data: Tensor, grad: Tensor):
+        self.optimizers, self.grad = optimizers, grad
+        self.bounds: Tensor | None = None
+        if optimizers[0].settings.max_grad_norm is not None:
+            self.bounds = torch.tensor([one.settings.max_grad_norm for one in optimizers])
+        for one, mine, slope in zip(optimizers, data, grad):
+            one.data, one.grad = mine, slope
+        alike: list[list[Optimizer]] = []
+        for one in optimizers:
+            known = next((some for some in alike if some[0].settings == one.settings), None)
+            alike.append([one]) if known is None else known.append(one)
+        self.alike = alike
+
+    def step(self) -> Tensor:
+        """As `Optimizer.step` of each: the norms, (K,)."""
+        norms = torch.linalg.vector_norm(self.grad, dim=1)
+        if self.bounds is not None:
+            self.grad.mul_((self.bounds / (norms + 1e-6)).clamp_(max=1.0).unsqueeze(1))
+        for optimizers in self.alike:
+            fused_adamw(optimizers)
+        return norms
+
+
 class Learners:
     """The learners of one role of all replicas.
 
@@ -73,15 +105,15 @@ class Learners:
     def __init__(self, learners: Sequence[Learner], numbers: Mapping[str, Tensor]):
         self.learners, self.first = learners, learners[0]
         first = self.first
-        weights, self.grad = in_common([learner.weights for learner in learners])
-        targets, _ = in_common([learner.targets for learner in learners])
+        self.weights, self.grad = in_common([learner.weights for learner in learners])
+        self.targets, _ = in_common([learner.targets for learner in learners])
         theirs, _ = in_common([learner.theirs for learner in learners])
         for learner in learners:
-            learner.hold_optimizers()
             learner.replay.head = learner.shared.head
             learner.replay.conflicts = learner.shared.conflicts[learner.role]
-        followed = tensors_of(first.targets, targets)
-        self.tensors = {**tensors_of(first.weights, weights, self.grad), **tensors_of(first.theirs, theirs)}
+        self.optimizers = {name: self._optimizers(name) for name in first.optimizers}
+        followed = tensors_of(first.targets, self.targets)
+        self.tensors = {**tensors_of(first.weights, self.weights, self.grad), **tensors_of(first.theirs, theirs)}
         self.tensors.update({f"{name}_target": value for name, value in followed.items()})
         self.modules = {**first.weights.modules, **first.theirs.modules}
         self.modules.update({f"{name}_target": module for name, module in first.targets.modules.items()})
@@ -100,6 +132,22 @@ class Learners:
         as_one(learners, *counters)
         seen = {f"{place}.{name}": value for name, value in numbers.items() for place in ("cfg", "algorithm.cfg")}
         self.all = Together(learners, paths, seen)
+        # what publishes takes whole vectors, whatever their shape: (2, K, P) is as good as (2, P)
+        self.box = stand_in(first.box, {"buffers": self.all.rows["box.buffers"].transpose(0, 1)})
+        self.publisher = stand_in(first, {"box": self.box, "weights.data": self.weights})
+        self.taus = {group.name: self._taus(i) for i, group in enumerate(first.groups) if group.tau is not None}
+        self.gather = Recorded(lambda unit: self.all(gather, unit))
+        self.gradients = [Recorded(functools.partial(self._gradients, stage)) for stage in first.stages]
+
+    def _optimizers(self, name: str) -> Optimizers:
+        stretch = self.first.weights.parameters[name]
+        each = [learner.optimizers[name] for learner in self.learners]
+        return Optimizers(each, self.weights[:, stretch], self.grad[:, stretch])
+
+    def _taus(self, group: int) -> float | Tensor:
+        """How fast that group's target copies follow; (K, 1) where that differs."""
+        taus = [learner.groups[group].tau for learner in self.learners]
+        return taus[0] if len(set(taus)) == 1 else torch.tensor(taus, dtype=self.weights.dtype).unsqueeze(1)
 
     def update(self) -> None:
         """One update of all replicas, as `Learner.update`."""
@@ -110,29 +158,58 @@ class Learners:
         if due[0]:
             self.diagnose()
         self.step()
-        with torch.no_grad():
-            self.all(lambda learner: learner.count())
+        self.publisher.count()
 
     def step(self) -> None:
         """As `Learner.step`."""
-        size = self.first.cfg.batch_size
-        unit = torch.stack(
-            [torch.rand(size, generator=one.generator, dtype=torch.float64) for one in self.learners]
-        )
-        rows = self.all(receive_and_gather, unit)
+        first, count = self.first, len(self.learners)
+        self.receive()
+        unit = torch.empty(count, first.cfg.batch_size, dtype=torch.float64)
+        for mine, learner in zip(unit, self.learners):
+            torch.rand(mine.shape, generator=learner.generator, out=mine)
+        rows = self.gather(unit)
         measured: dict[str, Tensor] = {}
-        for stage in self.first.stages:
-            noise = torch.stack([learner.noise(stage.columns) for learner in self.learners])
-            losses, metrics = self.losses(stage, rows, noise)
-            self.grad.zero_()
-            losses.sum().backward()
+        for stage, gradients in zip(first.stages, self.gradients):
+            noise = torch.empty(count, first.cfg.batch_size, stage.columns)
+            for mine, learner in zip(noise if stage.columns else (), self.learners):
+                torch.randn(mine.shape, generator=learner.generator, out=mine)
+            metrics, slopes = gradients(rows, noise)
             measured.update(metrics)
-            norms = [learner.descend(stage) for learner in self.learners]
-            measured.update({name: torch.stack([each[name] for each in norms]) for name in norms[0]})
-        for learner in self.learners:
-            learner.follow()
+            for group in stage.groups:
+                self.grad[:, first.weights.parameters[group.name]] = slopes[group.name]
+                measured[f"{group.name}_grad_norm"] = self.optimizers[group.name].step()
+                if group.after_step is not None:
+                    for learner in self.learners:
+                        group.after_step(learner.weights.modules[group.name])
+        self.follow()
         with torch.no_grad():
             self.all(lambda learner, measured: learner.conclude(measured), measured)
+
+    def receive(self) -> None:
+        """As `Learner.receive`, where there is anything new."""
+        first, shared = self.first, self.first.shared
+        seen = [(first.their_box, first.their_version), (shared.normalizer, first.normalizer.version)]
+        seen += [(shared.returns, first.scale.version)] if first.scale is not None else []
+        if any(int(box.version) != int(version) for box, version in seen):
+            self.all(lambda learner: learner.receive())
+
+    def follow(self) -> None:
+        """As `Learner.follow`."""
+        mine, theirs = self.first.weights, self.first.targets
+        for name, tau in self.taus.items():
+            trained = mine.parameters[name]
+            self.targets[:, theirs.parameters[name]].lerp_(self.weights[:, trained], tau)
+            statistics = slice(trained.stop, mine.all[name].stop)
+            self.targets[:, slice(theirs.parameters[name].stop, theirs.all[name].stop)] = self.weights[:, statistics]
+
+    def _gradients(self, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The stage's metrics, (K,) each, and the gradient of its loss by group, (K, P)."""
+        count, (losses, metrics) = len(self.learners), self.losses(stage, rows, noise)
+        of_group = {g.name: [t for t in self.tensors[g.name].values() if t.requires_grad] for g in stage.groups}
+        every = [t for tensors in of_group.values() for t in tensors]
+        found = iter(torch.autograd.grad(losses.sum(), every, allow_unused=True, materialize_grads=True))
+        slopes = {name: [next(found).reshape(count, -1) for _ in some] for name, some in of_group.items()}
+        return metrics, {name: torch.cat(some, 1) for name, some in slopes.items()}
 
     def diagnose(self) -> None:
         """As `Learner.diagnose`."""
@@ -170,8 +247,7 @@ class Learners:
         self.all.rows["replay.conflicts"].copy_(conflicts)
 
 
-def receive_and_gather(learner: Learner, unit: Tensor) -> Tensor:
-    learner.receive()
+def gather(learner: Learner, unit: Tensor) -> Tensor:
     rows = learner.replay.gather(unit)
     learner.diagnosis.note_sampled(learner.replay)
     return rows

@@ -19,7 +19,7 @@ from pql.config import dumps
 from pql.files import FULL, append_line, write_atomically
 
 # Of metrics.jsonl's names, in TensorBoard: what comes before "/", where the name does not say so itself.
-GROUPS = {"wall_time_s": "time", "runs_side_by_side": "time"}
+GROUPS = {"wall_time_s": "time", "runs_side_by_side": "time", "time_alone_s": "time"}
 GROUPS.update(dict.fromkeys(("policy_age", "invalid_transitions", "diverged_episodes", "contact_overflows",
                              "replay_conflicts", "td_error_ratio"), "diagnostics"))  # fmt: skip
 ROOM = 1 << 20  # bytes that a disk must have free for TensorBoard's thread, which a full one would end

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import torch
 
@@ -20,7 +20,7 @@ from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
-from pql.run import advice, directory, evaluation
+from pql.run import advice, clock, directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
 from pql.run.readings import Readings
@@ -73,6 +73,7 @@ class Monitor:
         self.last_return: float | None = None
         self.interrupt = interrupt
         self.side_by_side = 1  # runs in this process, whose time `wall_time` is
+        self.pace_alone: Sequence[float] | None = None  # seconds of a step and of either update, where that was timed
         _, best = (manifest and checkpoint.best(self.run_dir)) or (None, None)
         known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
         self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
@@ -196,7 +197,7 @@ class Monitor:
         mean_return, mean_length, count = s.episodes.tolist()
         line: dict[str, Any] = {
             "env_steps": env_steps,
-            "wall_time_s": round(self.wall_time, 3),
+            **clock.times(self),
             "critic_updates": updates,
             "policy_updates": int(s.policy_updates),
             "utd": updates / max(1, env_steps),
@@ -213,7 +214,6 @@ class Monitor:
         line.update(self.readings.take(updates, now, waited, keep))
         self._look_at_support(line.get("mass_at_ends", 0.0))
         self.logged = self.counters
-        line.update({"runs_side_by_side": self.side_by_side} if self.side_by_side > 1 else {})  # whose time it is
         self.writer.write(line)
         return line
 
@@ -248,7 +248,7 @@ class Monitor:
         self.shared.normalizer.read(self.normalizer.state)
         self.normalizer.refresh()
         self.evaluated_at = self.counters
-        self.evaluated = {"env_steps": self.env_steps, "wall_time_s": round(self.wall_time, 3)}
+        self.evaluated = {"env_steps": self.env_steps, **clock.times(self)}
         self.evaluated["critic_updates"] = int(self.shared.critic_updates)
         act = lambda obs: self.algorithm.act(self.policy, self.normalizer(obs))  # noqa: E731
         self.evaluation = evaluation.episodes(self.env, act, self.first_state)
@@ -354,6 +354,7 @@ class Monitor:
             "learning_starts": s.learning_starts,
             "seen": self.seen,
             "wall_time_s": self.wall_time,
+            **clock.alone(self),
         }
         checkpoint.finish(folder, self.env_steps, facts)
 
@@ -375,7 +376,7 @@ class Monitor:
             "algo": cfg.algo.name,
             "seed": cfg.seed,
             "env_steps": self.env_steps,
-            "wall_time_s": round(self.wall_time, 3),
+            **clock.times(self),
             "critic_updates": updates,
             "policy_updates": int(s.policy_updates),
             "utd": updates / max(1, self.env_steps),

@@ -16,12 +16,14 @@ from pql.config.together import differing_numbers, why_not_together
 from pql.errors import RoleFailed
 from pql.roles.build import prepare
 from pql.roles.pack import network, tensors_of
+from pql.roles.recorded import Recorded
 from pql.roles.together import Together
 from pql.run import evaluation, trainer
 from pql.run.directory import owned
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
 from pql.runtime import sync
+from pql.runtime.alone import pace_alone
 from pql.runtime.pack import Pack
 from tasks import TaskError
 from tasks.together import Sets
@@ -123,6 +125,9 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         except Exception as error:
             what = f"algo={cfgs[0].algo.name} can't be computed for several runs at once"
             raise NotTogether(f"{what} ({str(error).splitlines()[0]})") from error
+        pace = pace_alone(cfgs[0], env.spaces, parts[0].survey, env.metric_names)
+        for monitor in monitors:
+            monitor.pace_alone = pace
         try:
             pack.run(watch)
             if not interrupt.name:
@@ -153,6 +158,7 @@ class Monitors:
             monitor.weights.lie_in(mine, torch.zeros_like(mine))
         (self.policies,) = tensors_of(monitors[0].weights, weights).values()
         self.all = Together(monitors, ["normalizer.mean", "normalizer.inv_std"])
+        self.act = Recorded(self._act)
         for k, monitor in enumerate(monitors):
             monitor.save = lambda monitor=monitor, roles=pack.roles[k]: sync.save(monitor, roles)
             monitor.side_by_side = len(monitors)
@@ -228,7 +234,7 @@ class Monitors:
         self._each(lambda monitor: monitor.record_evaluation(so_far.result(monitor.env.rows)))
 
     @torch.no_grad()
-    def act(self, obs: Tensor) -> Tensor:
+    def _act(self, obs: Tensor) -> Tensor:
         """Each replica's policy for its environments: (K N, obs_dim) -> (K N, action_dim)."""
 
         def one(monitor: Monitor, tensors: dict[str, Tensor], obs: Tensor) -> Tensor:

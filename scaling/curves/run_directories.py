@@ -74,6 +74,20 @@ def windows_of(metrics: pd.DataFrame, batch_size: float, overlapped: bool) -> pd
     })  # fmt: skip
 
 
+def with_own_seconds(metrics: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The lines whose wall_time_s is, or was modelled to be, what the run takes alone; a note where not all were.
+
+    A run beside others tells of a model's seconds (time_alone_s); to what a part of it took alone they do not add.
+    """
+    if "runs_side_by_side" not in metrics or not metrics["runs_side_by_side"].notna().any():
+        return metrics, []
+    beside = metrics["runs_side_by_side"].notna() | metrics["wall_time_s"].isna()
+    if "time_alone_s" in metrics and beside.all():
+        note = "its seconds are modelled: it was one of several side by side, and one alone was timed for a moment"
+        return metrics.assign(wall_time_s=metrics["time_alone_s"]), [note]
+    return metrics[~beside], ["its seconds are those of several runs side by side, not its own: left out"]
+
+
 def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]:
     """One run: its curve, its windows, facts for the cost model, notes. Raises ValueError if it cannot be used."""
     for name in ("config.yaml", "metrics.jsonl"):
@@ -130,9 +144,8 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
              "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
              "model_size": summary.get("critic_parameters"), "agent_size": summary.get("agent_parameters"),
              "config": config}  # fmt: skip
-    if "runs_side_by_side" in metrics and metrics["runs_side_by_side"].notna().any():
-        notes.append("its seconds are those of several runs side by side, not its own: left out")
-        metrics = metrics[metrics["runs_side_by_side"].isna()]
+    metrics, note = with_own_seconds(metrics)
+    notes += note
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from rich.console import Console
 
@@ -16,8 +16,9 @@ from scaling.errors import InputError, nearest, words_of
 from scaling.sweep import slurm
 from scaling.sweep.cell import read_record, record_path
 from scaling.sweep.cost import cell_size, describe, estimate
-from scaling.sweep.launch import ALONE, Interrupt, Packing, load_launcher, local_slots, run_local
+from scaling.sweep.launch import Interrupt, load_launcher, local_slots, run_local
 from scaling.sweep.locks import has_flock
+from scaling.sweep.packing import Packs, packing_of
 from scaling.sweep.plan_file import (
     CFG,
     PLAN,
@@ -31,7 +32,6 @@ from scaling.sweep.plan_file import (
     parse_values,
     resolve_request,
     save_plan,
-    to_override,
     write_json,
 )
 from scaling.sweep.status import ROWS, Progress, survey, table, tally
@@ -44,22 +44,22 @@ USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   p
   launcher=   local (default), slurm, or a file of your own in cfg/launcher/; launcher.<field>=value overrides it
   extend=true adds cells to the plan in out;  retry_failed=true runs failed cells again, also those with bad input
   dry_run=true prints the plan's cost and stops;  trainer='<command>' runs another program than scripts/train.py
-  pack=16     trains up to 16 cells side by side in one process, where they differ in seeds and step sizes alone
+  pack=16     trains up to 16 cells side by side in one process, where they differ in seeds and step sizes alone;
+              pack=auto (default): as many as pay; pack=1: each by itself
   trust=true  continues a plan that names a trainer or plugins of its own: it runs them
   key=1,2,4   makes an axis of any training key, key=3 fixes it: algo.utd=1,2 seed=0,1,2,3 max_env_steps=300000"""
 OWN = ("sweep", "launcher", "out", "extend", "dry_run", "retry_failed", "trainer", "trust", "pack")
-Numbers = Callable[[List[str]], Iterable[str]]
 SETTINGS = ("runtime", "device", "num_envs", "algo.utd", "algo.critic_updates_per_step", "eval_interval", "compile",
             "max_env_steps")
 
 
-def run(argv: Sequence[str], resolve: Resolver | None = None, numbers: Numbers | None = None) -> int:
+def run(argv: Sequence[str], resolve: Resolver | None = None, packs: Packs | None = None) -> int:
     """Do what the command line says; 0: every cell done, 1: not all, 130 or 143: stopped by a signal.
 
     Args:
         argv: see `USAGE`.
         resolve: the trainer's own config, to refuse unknown keys before anything runs; see `resolve_request`.
-        numbers: the keys in which cells may differ that the trainer trains side by side; InputError where it can't.
+        packs: what the trainer can train side by side; without it cells are trained one by one.
     Raises:
         InputError: bad input, with the remedy.
     """
@@ -92,21 +92,7 @@ def run(argv: Sequence[str], resolve: Resolver | None = None, numbers: Numbers |
     if options["kind"] == "slurm":
         slurm.check_slurm()
     plan = _plan(own, overrides, out, resolve, remote=options["kind"] == "slurm")
-    return _launch(plan, out, own, options, console, _packing(own, plan, options, numbers))
-
-
-def _packing(own: Mapping[str, str], plan: Plan, options: Mapping[str, Any], numbers: Numbers | None) -> Packing:
-    text = own.get("pack", "1")
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"pack={text}: must be how many cells one process trains side by side, pack=16 say")
-    if int(text) == 1:
-        return ALONE
-    if options["kind"] == "slurm":
-        raise InputError(f"pack={text}: a SLURM job runs one cell: leave pack out, or take launcher=local")
-    if plan.trainer or numbers is None:
-        raise InputError(f"pack={text}: only scripts/train.py trains cells side by side: leave pack or trainer out")
-    overrides = plan.cells[0].overrides
-    return Packing(int(text), frozenset(numbers([f"{key}={to_override(value)}" for key, value in overrides.items()])))
+    return _launch(plan, out, own, options, console, packs)
 
 
 def _split(argv: Sequence[str]) -> tuple[dict[str, str], dict[str, Any], list[str]]:
@@ -176,7 +162,7 @@ def confirm(plan: Plan, out: Path, own: Mapping[str, str], named: Sequence[str] 
 
 
 def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str, Any], console: Console,
-            packing: Packing) -> int:
+            packs: Packs | None) -> int:
     is_slurm = options["kind"] == "slurm"
     if own.get("retry_failed") == "true" and own.get("dry_run") != "true":
         _forgive(out, plan)
@@ -185,14 +171,18 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
     queue = slurm.queue(out) if is_slurm else {}
     statuses = survey(out, plan, queue)
     todo = [s.cell for s in statuses if s.state != "done" and not s.final]
-    for line in describe(estimate(plan, todo, out, parallel), len(plan.cells), parallel, str(out)):
+    packing = packing_of(own.get("pack", "auto"), plan, options, packs, parallel, len(todo),
+                         lambda line: console.print(line, soft_wrap=True))
+    sizes = {cell.hash: len(group) for group in packing.groups(todo) for cell in group}
+    most = max(sizes.values(), default=1)
+    for line in describe(estimate(plan, todo, out, parallel, packs=sizes), len(plan.cells), parallel, str(out)):
         console.print(line, soft_wrap=True)
     if not todo:
         return 0
     if slots is not None:
         console.print(f"local: {slots.workers} workers, {slots.threads} threads per process"
                       + (f", GPUs {','.join(slots.gpus)}" if slots.gpus else "")
-                      + (f", up to {packing.most} cells side by side" if packing.most > 1 else ""))
+                      + (f", up to {most} cells side by side" if most > 1 else ""))
     if own.get("dry_run") == "true":
         return 0
     if not has_flock(out):
@@ -210,14 +200,14 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
                 left = [s.cell for s in now if s.state in ("running", "queued", "missing")]
                 if len(left) not in ends or time.monotonic() - asked[0] > 60:
                     asked[0] = time.monotonic()
-                    ends[len(left)] = asked[0] + estimate(plan, left, out, parallel, measured).seconds
+                    ends[len(left)] = asked[0] + estimate(plan, left, out, parallel, measured, sizes).seconds
                 progress.show(now, max(0.0, ends[len(left)] - time.monotonic()))
 
         if slots is not None:
             run_local(out, plan, options, slots, interrupt, tick, console.print, packing)
         else:
             runnable = [s.cell for s in statuses if s.state in ("missing", "failed") and not s.final]
-            jobs, waiting = slurm.submit(out, runnable, options) if runnable else ([], 0)
+            jobs, waiting = slurm.submit(out, runnable, options, packing) if runnable else ([], 0)
             console.print(f"slurm: {len(jobs)} jobs submitted, {len(queue)} were in the queue")
             if waiting:
                 then = "they follow as jobs end" if options["wait"] else "start the sweep again to submit more"
@@ -228,7 +218,7 @@ def _launch(plan: Plan, out: Path, own: Mapping[str, str], options: Mapping[str,
                 nonlocal waiting
                 if waiting:
                     left = [s.cell for s in survey(out, plan, slurm.queue(out), known_done) if s.state == "missing"]
-                    waiting = slurm.submit(out, left, options)[1] if left else 0
+                    waiting = slurm.submit(out, left, options, packing)[1] if left else 0
                 return waiting
 
             if options["wait"]:
@@ -269,10 +259,10 @@ def _forgive(out: Path, plan: Plan) -> None:
             write_json(record_path(out, cell.hash), record)
 
 
-def main(argv: Sequence[str], resolve: Resolver | None = None, numbers: Numbers | None = None) -> int:
+def main(argv: Sequence[str], resolve: Resolver | None = None, packs: Packs | None = None) -> int:
     """`run`, with a user's mistake as one line on stderr and exit code 2."""
     try:
-        return run(argv, resolve, numbers)
+        return run(argv, resolve, packs)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ from scaling.sweep.plan_file import Cell, Plan
 
 # One cell on one desktop core with small networks. Only the order of magnitude is meant: measured figures replace it.
 ASSUMED = {"env_steps_per_s": 5000.0, "updates_per_s": 200.0, "start_s": 6.0, "compile_s": 60.0, "evaluation_s": 1.0}
+PACKED = 0.35  # share of a small cell's time that cells side by side don't have in common (README: 16 take a third)
 EARLY = 0.1  # share of a running cell's steps from which its clock tells more than an assumption
 
 
@@ -52,13 +53,14 @@ def cell_size(cell: Cell, settings: Mapping[str, Any]) -> dict[str, float | None
 
 
 def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
-             known: dict[str, float] | None = None) -> SweepCost:
-    """Cost of the cells in `todo` with `parallel` of them at a time.
+             known: dict[str, float] | None = None, packs: Mapping[str, int] | None = None) -> SweepCost:
+    """Cost of the cells in `todo` with `parallel` processes at a time.
 
     A cell is assumed to take `env_steps / env_steps_per_s + updates / updates_per_s` seconds, and those of its start,
     compilation and evaluations (the sweep file's `assume`, else `ASSUMED`). The median ratio of measured to assumed
     time corrects it: of finished cells, before the first of them of running ones. `known` keeps what finished cells
-    took between calls. Running cells count with what is left of them.
+    took between calls. Running cells count with what is left of them. Of cells that are trained side by side (`packs`:
+    how many with each) a cell's time is its share of the pack's, assumed to be what `PACKED` says.
     """
     for key in plan.assume:
         if key not in ASSUMED:
@@ -99,14 +101,21 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
     else:
         basis = (f"assumed: {rates['env_steps_per_s']:,.0f} steps/s, {rates['updates_per_s']:,.0f} updates/s, "
                  f"{rates['start_s']:g} s a start, {rates['evaluation_s']:g} s an evaluation")
-    factor = statistics.median(ratios) if ratios else 1.0
-    times = [assumed_s(cell) * factor * (1 - done_share.get(cell.hash, 0.0)) for cell in todo]
+    factor, sizes_of = statistics.median(ratios) if ratios else 1.0, packs or {}
+
+    def share(cell: Cell) -> float:
+        """Of what the cell would take alone, where nothing was measured."""
+        size = sizes_of.get(cell.hash, 1)
+        return 1.0 if ratios else PACKED + (1 - PACKED) / size
+
+    times = [assumed_s(cell) * factor * share(cell) * (1 - done_share.get(cell.hash, 0.0)) for cell in todo]
     updates = [sizes[cell.hash]["updates"] for cell in todo]
     return SweepCost(
         cells=len(todo),
         env_steps=sum(sizes[cell.hash]["env_steps"] or 0 for cell in todo),
         updates=None if None in updates else sum(updates),
-        seconds=max(sum(times) / max(parallel, 1), max(times, default=0.0)),
+        seconds=max(sum(times) / max(parallel, 1),
+                    max((time * sizes_of.get(cell.hash, 1) for cell, time in zip(todo, times)), default=0.0)),
         basis=basis,
     )
 

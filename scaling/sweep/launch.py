@@ -21,7 +21,8 @@ from scaling.errors import InputError, nearest
 from scaling.sweep.cell import EXIT_CODES, HELD, STOPPED, is_done, lock_path, read_record
 from scaling.sweep.cores import usable_cores
 from scaling.sweep.locks import holder
-from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, config_hash, load_group, load_plan
+from scaling.sweep.packing import ALONE, Packing
+from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, load_group, load_plan
 
 # kind -> fields: smallest value if it is a number; cfg/launcher/<kind>.yaml says what they mean
 FIELDS: dict[str, dict[str, float | None]] = {
@@ -107,21 +108,6 @@ def _gpus(option: Any) -> list[str]:
     if option > len(found):
         raise InputError(f"launcher.gpus={option}, but {len(found)} are here: lower it, or leave it at auto")
     return found[: int(option)]
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How many cells one process may train side by side, and the keys in which they may then differ."""
-
-    most: int
-    keys: frozenset[str] = frozenset()
-
-    def shape(self, cell: Cell) -> str:
-        """What cells of one pack agree in."""
-        return config_hash({key: value for key, value in cell.overrides.items() if key not in self.keys})
-
-
-ALONE = Packing(1)
 
 
 class Interrupt:
@@ -217,6 +203,7 @@ def _choose(out: Path, todo: Sequence[Cell], busy: set[str], free: int, packing:
     settled: set[str] = set()
     full: list[list[Cell]] = []
     filling: dict[str, list[Cell]] = {}
+    sizes = packing.sizes([cell for cell in todo if cell.hash not in busy])
     for cell in todo:
         if len(full) >= free:
             break
@@ -227,7 +214,7 @@ def _choose(out: Path, todo: Sequence[Cell], busy: set[str], free: int, packing:
         elif not holder(lock_path(out, cell.hash)):
             shape = packing.shape(cell)
             filling.setdefault(shape, []).append(cell)
-            if len(filling[shape]) >= packing.most:
+            if len(filling[shape]) >= sizes[shape]:
                 full.append(filling.pop(shape))
     return settled, [*full, *filling.values()][:free]
 

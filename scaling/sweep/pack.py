@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -11,7 +12,6 @@ from scaling.sweep.cell import (
     DONE,
     FAILED,
     HELD,
-    STOPPED,
     TRAINER,
     CellJob,
     Record,
@@ -20,23 +20,26 @@ from scaling.sweep.cell import (
     main,
     read_json,
 )
-from scaling.sweep.locks import CellLock
+from scaling.sweep.locks import BEAT_S, STALE_S, CellLock
 from scaling.sweep.plan_file import Cell, load_plan, write_json
 
 
 class PackJob(CellJob):
     """`CellJob` of several cells, which the trainer can train side by side."""
 
-    def __init__(self, out: str, cell_hashes: Sequence[str], retries: int = 2, grace_s: float = 60.0):
-        super().__init__(out, cell_hashes[0], retries, grace_s)
+    def __init__(self, out: str, cell_hashes: Sequence[str], retries: int = 2, grace_s: float = 60.0,
+                 batch: bool = False, limit_s: float = float("inf")):
+        super().__init__(out, cell_hashes[0], retries, grace_s, batch, limit_s)
         self.cell_hashes = list(cell_hashes)
 
     def __call__(self) -> str:
         """Run the cells whose locks are free to their ends; done where they all are."""
         self._take_signals()
+        self._requeue_at = time.monotonic() + self.limit_s
         plan = load_plan(self.out)
         lock = Locks([lock_path(self.out, cell_hash) for cell_hash in self.cell_hashes])
-        cells = [plan.cell(cell_hash) for cell_hash, free in zip(self.cell_hashes, lock.acquire()) if free]
+        free = lock.acquire(STALE_S + BEAT_S if self.batch else 2.0)  # as a cell's
+        cells = [plan.cell(cell_hash) for cell_hash, mine in zip(self.cell_hashes, free) if mine]
         try:
             return self._run_pack(cells, lock) if cells else HELD
         finally:
@@ -69,7 +72,7 @@ class PackJob(CellJob):
                     self._run(record.cell, [], lock)
                 break
         if self._stops:
-            return STOPPED
+            return self._hold()
         return DONE if all(is_done(record.run_dir) for record in records) else FAILED
 
 
@@ -85,9 +88,10 @@ class Locks:
     def __init__(self, paths: Sequence[Path]):
         self.locks = [CellLock(path) for path in paths]
 
-    def acquire(self) -> list[bool]:
-        """Which of them are ours now."""
-        got = [lock.acquire() for lock in self.locks]
+    def acquire(self, patience_s: float) -> list[bool]:
+        """Which of them are ours now, or within `patience_s`."""
+        limit = time.monotonic() + patience_s
+        got = [lock.acquire(max(0.0, limit - time.monotonic())) for lock in self.locks]
         self.locks = [lock for lock, mine in zip(self.locks, got) if mine]
         return got
 

@@ -18,6 +18,8 @@ from scaling.errors import InputError
 from scaling.sweep.cell import CellJob
 from scaling.sweep.launch import Interrupt, PlanGuard
 from scaling.sweep.locks import exclusive
+from scaling.sweep.pack import PackJob
+from scaling.sweep.packing import ALONE, Packing
 from scaling.sweep.plan_file import Cell, Plan, write_json
 
 MAX_ARRAY = 1000  # SLURM's default MaxArraySize is 1001
@@ -36,8 +38,10 @@ def check_slurm() -> None:
         raise InputError("launcher=slurm needs submitit: pip install submitit, or use launcher=local") from None
 
 
-def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Submit those of `cells` that are not in SLURM's queue already; return the new job ids and how many cells wait.
+def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any],
+           packing: Packing = ALONE) -> tuple[list[str], int]:
+    """Submit those of `cells` that are not in SLURM's queue already, a pack to a job; return the new job ids and how
+    many cells wait.
 
     They go as arrays of the size that the site takes: one that is refused for a limit is halved. `parallel` holds over
     all arrays of this sweep in the queue, earlier ones included: each gets its share, and cells without one wait.
@@ -47,7 +51,7 @@ def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> tupl
     folder = out / "slurm"
     with exclusive(folder / ".submit.lock", limit_s=300):  # of two sweeps at a time the second sees the first's jobs
         queued = queue(out)
-        todo = [cell for cell in cells if cell.hash not in queued]
+        todo = packing.groups([cell for cell in cells if cell.hash not in queued])
         known, arrays, new = _jobs(out), _stored(folder / "arrays.json"), []
         alive = {known[cell_hash].split("_")[0] for cell_hash in queued}
         free, size = options["parallel"] - sum(arrays.get(job, 0) for job in alive), MAX_ARRAY
@@ -58,8 +62,7 @@ def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> tupl
                 executor = submitit.SlurmExecutor(folder=str(folder.resolve()), max_num_timeout=options["timeouts"])
                 executor.update_parameters(**_parameters(options, parallel=share))
                 limit_s = options["time_min"] * 60 - options["signal_delay_s"]
-                jobs = [CellJob(str(out), cell.hash, options["retries"], options["grace_s"], True, limit_s)
-                        for cell in chunk]
+                jobs = [_job(out, pack, options, limit_s) for pack in chunk]
                 submitted = [job.job_id for job in executor.submit_array(jobs)]
             except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
                 lines = [line for line in str(error).splitlines() if line.strip()]
@@ -70,13 +73,19 @@ def submit(out: Path, cells: Sequence[Cell], options: Mapping[str, Any]) -> tupl
                 if LIMIT.search(said) and (new or alive):
                     break
                 raise InputError(f"SLURM refused the jobs ({said}): correct the launcher.* options") from None
-            known.update({cell.hash: job for cell, job in zip(chunk, submitted)})
+            known.update({cell.hash: job for pack, job in zip(chunk, submitted) for cell in pack})
             arrays[submitted[0].split("_")[0]] = share
             new += submitted
             todo, free = todo[len(chunk):], free - share
             write_json(folder / "jobs.json", known)
             write_json(folder / "arrays.json", arrays)
-    return new, len(todo)
+    return new, sum(map(len, todo))
+
+
+def _job(out: Path, pack: Sequence[Cell], options: Mapping[str, Any], limit_s: float) -> CellJob:
+    rest = options["retries"], options["grace_s"], True, limit_s
+    hashes = [cell.hash for cell in pack]
+    return PackJob(str(out), hashes, *rest) if len(pack) > 1 else CellJob(str(out), hashes[0], *rest)
 
 
 def _parameters(options: Mapping[str, Any], parallel: int) -> dict[str, Any]:

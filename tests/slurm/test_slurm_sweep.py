@@ -158,6 +158,19 @@ def test_cell_that_is_preempted_again_and_again_ends_done(sweep):
     sweep.assert_each_done_once(0)
 
 
+def test_a_pack_is_one_job_whose_cells_go_on_together_after_a_preemption(sweep):
+    process = sweep.start(*REAL_CELLS, "pack=4")
+    sweep.cluster.until(lambda: len(sweep.running(REAL_INTERVAL)) == 4, "four cells at work", 300)
+    assert len(set(sweep.jobs().values())) == 1
+    sweep.cluster.call("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    sweep.cluster.until(lambda: all("stopped" in sweep.outcomes(c) for c in sweep.cells), "a preemption")
+    shown = sweep.finish(process, 0)
+    assert "1 jobs submitted" in shown and "4 cells: 4 done" in shown
+    for cell in sweep.cells:
+        assert is_done(sweep.out / cell.run_dir) and sweep.outcomes(cell) == ["stopped", "done"]
+        assert json.loads((sweep.out / cell.run_dir / "summary.json").read_text())["runs_side_by_side"] == 4
+
+
 def test_killed_sweep_leaves_its_jobs_running_and_a_restart_submits_nothing_twice(sweep):
     process = sweep.start(*FAKE_CELLS)
     sweep.cluster.until(lambda: len(sweep.running()) == 2, "two cells at work")

@@ -8,6 +8,7 @@ import torch
 from pql import config
 from pql.roles.build import LEARNERS, make_replay, prepare
 from pql.roles.pack import Learners, lay_out_rings, share_counters
+from pql.roles.recorded import Recorded
 from pql.roles.together import Together, as_one, in_rows
 from tasks.base import Spaces
 
@@ -103,3 +104,21 @@ def test_counters_that_differ_are_not_made_one():
     parts[1].count += 1
     with pytest.raises(ValueError, match="count differs"):
         as_one(parts, "count")
+
+
+def test_what_is_recorded_happens_once_at_every_call_the_first_included():
+    total, weight = torch.zeros(2), torch.full((2,), 3.0, requires_grad=True)
+
+    def add(x):
+        total.add_(x["by"])
+        (slope,) = torch.autograd.grad((weight * total).sum() ** 2, [weight])
+        return {"twice": total * 2, "slope": slope}
+
+    recorded = Recorded(add)
+    for by, sums in ((1.0, 1.0), (2.0, 3.0), (-1.0, 2.0)):
+        found = recorded({"by": torch.full((2,), by)})
+        assert total.tolist() == [sums] * 2 and found["twice"].tolist() == [2 * sums] * 2
+        # d/dw (2 w t)^2 / 2 each: 2 (sum of w t) t
+        assert found["slope"].tolist() == [2 * (2 * float(weight.detach()[0]) * sums) * sums] * 2
+        with torch.no_grad():
+            weight.add_(1.0)  # what it reads is read anew

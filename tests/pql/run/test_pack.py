@@ -20,7 +20,7 @@ from pql.run.pack import train_together
 from pql.run.trainer import train
 from pql.runtime import checkpoint
 
-UNLIKE = ("runs_side_by_side", "wall_time_s", "wait_actor", "wait_v_learner", "wait_p_learner")
+UNLIKE = ("runs_side_by_side", "wall_time_s", "time_alone_s", "wait_actor", "wait_v_learner", "wait_p_learner")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def state_of(cfg):
     folder, manifest = checkpoint.newest(Path(cfg.run_dir))
     files = [path.stem for path in folder.glob("*.safetensors")]
     tensors = {f"{name}/{k}": v for name in files for k, v in checkpoint.load_tensors(folder, name).items()}
-    return tensors, {k: v for k, v in manifest.items() if k not in ("files", "wall_time_s")}
+    return tensors, {k: v for k, v in manifest.items() if k not in ("files", *UNLIKE)}
 
 
 def assert_near(cfg, other):
@@ -85,6 +85,9 @@ def test_a_replica_is_the_run_that_it_is_alone(cartpole, algo):
         expected = train(other)
         assert summary["runs_side_by_side"] == 3 and expected["runs_side_by_side"] == 1
         assert (summary["status"], summary["critic_updates"]) == ("completed", 200)
+        assert summary["time_alone_s"] > 0 and "time_alone_s" not in expected
+        for line in read_metrics(Path(cfg.run_dir) / "metrics.jsonl"):  # no line's seconds pass for the run's own
+            assert line["runs_side_by_side"] == 3 and line["time_alone_s"] <= summary["time_alone_s"]
         assert summary["random_return"] == expected["random_return"]
         assert_near(cfg, other)
         (mine, facts), (theirs, their_facts) = state_of(cfg), state_of(other)
@@ -203,6 +206,21 @@ def test_a_file_gives_each_run_its_words(tmp_path):
         config.load_each([f"pack={path}", "seed=1"])
     path.write_text('{"runs": 3}')
     with pytest.raises(UserError, match="must be a file with"):
+        config.load_each([f"pack={path}"])
+
+
+def test_runs_of_a_file_are_configured_as_each_by_itself(tmp_path):
+    """Also where they name different keys, or the same with values that decide more than themselves."""
+    path, own = tmp_path / "pack.json", [
+        ["algo.utd=0.5", "algo.critic_lr=3e-4"], ["algo.utd=0.25", "algo.critic_lr=1e-2"], ["algo.utd=1"],
+        ["algo.critic_updates_per_step=2", "algo.hidden=[8]"], ["algo.critic_updates_per_step=4", "algo.hidden=[4,4]"],
+        ["num_envs=32", "algo.utd=1"], ["algo=sac", "algo.actor_lr=1e-2"], ["algo=sac", "algo.actor_lr=2"],
+    ]  # fmt: skip
+    runs = [["task=Cartpole", *more, f"seed={k}", f"run_dir={tmp_path}/{k}"] for k, more in enumerate(own)]
+    path.write_text(json.dumps({"runs": runs}))
+    assert config.load_each([f"pack={path}"]) == [config.load(run) for run in runs]
+    path.write_text(json.dumps({"runs": [runs[0], [*runs[1], "algo.tau=2"]]}))
+    with pytest.raises(UserError, match=r"algo\.tau"):
         config.load_each([f"pack={path}"])
 
 

@@ -25,3 +25,6 @@ def test_seconds_of_runs_side_by_side_are_left_out_of_the_cost_model(tmp_path):
     windows, notes = windows_with(runs_side_by_side=4)
     assert len(windows) == 0
     assert "its seconds are those of several runs side by side, not its own: left out" in notes
+    windows, notes = windows_with(runs_side_by_side=4, time_alone_s=7.0)
+    assert len(windows) > 0 and (windows["seconds"] == 0).all()
+    assert any("its seconds are modelled" in note for note in notes)

@@ -21,6 +21,7 @@ from scaling.sweep.cores import quota, usable_cores
 from scaling.sweep.cost import ASSUMED, estimate
 from scaling.sweep.launch import load_launcher
 from scaling.sweep.locks import CellLock, exclusive, holder
+from scaling.sweep.packing import Packing
 from scaling.sweep.plan_file import (
     Cell,
     Plan,
@@ -164,6 +165,16 @@ def test_the_parallel_cap_holds_over_all_pieces_and_later_submissions(site, tmp_
     (site / "queue").write_text("1001_0 RUNNING\n")
     jobs, waiting = slurm.submit(tmp_path / "s", cells[2000:], options)
     assert (len(jobs), waiting) == (600, 0) and taken(site)[-1] == (599, 1)
+
+
+def test_a_job_takes_a_pack_whose_cells_are_queued_together(site, tmp_path):
+    sizes = Packing(2)
+    jobs, waiting = slurm.submit(tmp_path / "s", cells_of(5), load_launcher("slurm", {"parallel": 2}), sizes)
+    assert (len(jobs), waiting) == (3, 0) and taken(site) == [(2, 2)]
+    (site / "queue").write_text(f"{jobs[0]} RUNNING\n")
+    states = slurm.queue(tmp_path / "s")
+    assert len(states) == 2 and set(states.values()) == {"RUNNING"}
+    assert slurm.job_ids(tmp_path / "s") == ["1001"]
 
 
 def test_what_the_site_refuses_for_another_reason_is_one_line(site, tmp_path):

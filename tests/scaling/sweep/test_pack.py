@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import sys
 
@@ -11,8 +12,10 @@ import pytest
 from scaling.errors import InputError
 from scaling.sweep import cli, pack
 from scaling.sweep.cell import is_done, lock_path, read_record
-from scaling.sweep.launch import Packing, _choose
+from scaling.sweep.cost import estimate
+from scaling.sweep.launch import _choose
 from scaling.sweep.locks import CellLock
+from scaling.sweep.packing import SHAPES, Fit, Packing, packing_of
 from scaling.sweep.plan_file import Plan, lay_out, load_plan, make_request, save_plan
 
 # Completes each run it is told of; fake.mood of a run: once, it fails at first; bad, it is no configuration.
@@ -96,8 +99,8 @@ def test_cells_that_differ_in_seeds_and_step_sizes_alone_are_packed(tmp_path):
     packing = Packing(3, frozenset({"seed", "algo.critic_lr"}))
     settled, packs = _choose(tmp_path, cells, {cells[0].hash}, 3, packing, 0.0)
     assert settled == set()
-    # the first is busy: three and four are left of the two batch sizes; full packs come first
-    assert packs == [cells[1:4], cells[4:7], cells[7:]]
+    # the first is busy: three and four are left of the two batch sizes; full packs come first, and about equal ones
+    assert packs == [cells[1:4], cells[4:6], cells[6:]]
     assert _choose(tmp_path, cells, set(), 1, Packing(8, packing.keys), 0.0)[1] == [cells[:4]]
 
 
@@ -106,12 +109,101 @@ def test_cells_that_differ_in_seeds_and_step_sizes_alone_are_packed(tmp_path):
     [
         (["pack=0"], "pack=0: must be how many cells"),
         (["pack=some"], "pack=some: must be how many cells"),
+        (["pack=9", "launcher.workers=1"], "have no room in the free memory: pack=8 fits, or lower algo.replay_size"),
         (["pack=4", "trainer='python x.py'"], "pack=4: only scripts/train.py trains cells side by side"),
     ],
 )
 def test_bad_packs_are_refused_in_one_line(tmp_path, words, why):
     with pytest.raises(InputError, match=why):
-        cli.run([f"out={tmp_path / 'sweep'}", "max_env_steps=10", "seed=0,1", *words], numbers=lambda _: {"seed"})
+        cli.run([f"out={tmp_path / 'sweep'}", "max_env_steps=10", "seed=0,1", *words], packs=trainer(fits=8))
+
+
+def trainer(best=16, fits=1000, asked=None):
+    """A trainer that says so of any cell; `asked` collects the cells' words."""
+
+    def packs(words, at_a_time):
+        (asked if asked is not None else []).append((words, at_a_time))
+        return Fit(frozenset({"seed", "algo.critic_lr"}), best, fits)
+
+    return packs
+
+
+def refuses(words, at_a_time):
+    raise InputError("runtime=parallel trains one run at a time")
+
+
+def laid_out(*words):
+    return Plan(lay_out(make_request({}, ["max_env_steps=100", *words])))
+
+
+LOCAL = {"kind": "local"}
+
+
+def packed(text, plan, packs, parallel=1, options=LOCAL, say=None):
+    packing = packing_of(text, plan, options, packs, parallel, len(plan.cells), say or (lambda _: None))
+    return [len(group) for group in packing.groups(plan.cells)]
+
+
+def test_auto_packs_as_many_as_pay_fit_and_leave_no_process_idle():
+    plan = laid_out("seed=" + ",".join(map(str, range(40))))
+    assert packed("auto", plan, trainer()) == [14, 14, 12]
+    assert packed("auto", plan, trainer(fits=10)) == [10] * 4
+    assert packed("auto", plan, trainer(best=1)) == [1] * 40
+    assert packed("auto", plan, trainer(), parallel=8) == [5] * 8
+    assert packed("20", plan, trainer(), parallel=8) == [20, 20]
+
+
+def test_auto_asks_of_each_shape_of_cells_and_of_many_shapes_no_more():
+    asked = []
+    plan = laid_out("algo.batch_size=1,2,3", "seed=0,1")
+    assert packed("auto", plan, trainer(asked=asked)) == [2] * 3
+    words = {word for words, _ in asked for word in words if "batch" in word}
+    assert words == {f"algo.batch_size={i}" for i in (1, 2, 3)}
+    asked.clear()
+    packed("auto", laid_out("algo.batch_size=" + ",".join(map(str, range(1, 50)))), trainer(asked=asked))
+    assert len(asked) == 1 + SHAPES
+
+
+def test_what_cannot_be_packed_runs_alone_silently_under_auto_and_with_a_line_else():
+    plan, said = laid_out("seed=0,1"), []
+    assert packed("auto", plan, refuses, say=said.append) == [1, 1] and said == []
+    assert packed("4", plan, refuses, say=said.append) == [1, 1]
+    assert said == ["note: pack=4: runtime=parallel trains one run at a time: cells are trained one by one"]
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "sizes"),
+    [(["device=cpu"], 0, [2]), ([], 0, [1, 1]), (["device=cpu"], 1, [1, 1])],
+)
+def test_auto_packs_in_a_batch_system_what_is_sure_to_train_on_cpus(words, gpus, sizes):
+    plan = laid_out("seed=0,1", *words)
+    assert packed("auto", plan, trainer(), options={"kind": "slurm", "gpus": gpus}) == sizes
+    assert packed("2", plan, trainer(), options={"kind": "slurm", "gpus": gpus}) == [2]
+
+
+def test_a_pack_is_estimated_as_one_process(tmp_path):
+    plan = laid_out("seed=0,1,2,3")
+    plan.assume.update(env_steps_per_s=10.0, start_s=0.0)  # ten seconds a cell
+    packs = {cell.hash: 4 for cell in plan.cells}
+    assert estimate(plan, plan.cells, tmp_path, 2).seconds == pytest.approx(20)
+    # a third of each and what they share, once, in one process
+    assert estimate(plan, plan.cells, tmp_path, 2, packs=packs).seconds == pytest.approx(40 * 0.35 + 10 * 0.65)
+    for cell in plan.cells[:2]:  # a pack of two took 12 s: 6 s each, and it is the sweep's time that counts
+        run = tmp_path / cell.run_dir
+        run.mkdir(parents=True)
+        line = {"env_steps": 100, "wall_time_s": 12.0, "time_alone_s": 9.0, "runs_side_by_side": 2}
+        (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        (run / "summary.json").write_text('{"status": "completed"}')
+    left = {cell.hash: 2 for cell in plan.cells[2:]}
+    assert estimate(plan, plan.cells[2:], tmp_path, 2, packs=left).seconds == pytest.approx(12)
+
+
+def test_a_batch_job_of_a_pack_is_requeued_with_what_is_left(run_pack, tmp_path):
+    submitit = pytest.importorskip("submitit")
+    job = pack.PackJob(str(tmp_path / "sweep"), ["a", "b"], batch=True, limit_s=5.0)
+    again = pickle.loads(pickle.dumps(job))
+    assert (again.cell_hashes, again.batch, again.limit_s) == (["a", "b"], True, 5.0)
+    assert isinstance(job.checkpoint(), submitit.helpers.DelayedSubmission)
 
 
 def test_a_sweep_in_packs_leaves_what_a_sweep_leaves(tmp_path):
@@ -122,7 +214,7 @@ def test_a_sweep_in_packs_leaves_what_a_sweep_leaves(tmp_path):
              "eval_episodes=1", "log_interval=80", "checkpoint_interval=0", "video=false", "algo.hidden=[8]",
              "algo.batch_size=8", "algo.warmup_steps=10", "algo.critic_updates_per_step=0.5", "algo.replay_size=400",
              "algo.critic_lr=0.001,0.01"]  # fmt: skip
-    assert cli.run([f"out={out}", *words, "pack=4", "launcher.workers=1"], numbers=lambda _: {"algo.critic_lr"}) == 0
+    assert cli.run([f"out={out}", *words, "launcher.workers=1"], packs=trainer()) == 0
     for cell in load_plan(out).cells:
         assert is_done(out / cell.run_dir) and outcomes(read_record(out, cell.hash)) == ["done"]
         summary = json.loads((out / cell.run_dir / "summary.json").read_text())

@@ -38,6 +38,12 @@ class Options:
     gamma: float = key(0.99, "discount per step", identity=True)
     tau: float = key(0.005, "share of the new critic in the soft target update")
     replay_size: int = key(1_000_000, "transitions kept", identity=True)
+    replay_dtype: str = key(
+        "float32", "how observations and actions are kept: float32, or bfloat16 in half the memory", identity=True
+    )
+    replay_ends: float = key(
+        0.02, "share of the kept transitions that may end an episode; where more do, fewer are kept", identity=True
+    )
     warmup_steps: int = key(32, "vector steps of uniform random actions before learning")
     reward_scale: float = key(
         1.0, "rewards are multiplied by this before learning (never in reported returns)", identity=True
@@ -57,6 +63,8 @@ class Options:
         for name in ("critic_lr", "actor_lr", "reward_scale", "critic_updates_per_step"):
             require(getattr(self, name) > 0, name, "greater than 0")
         require(0 <= self.gamma < 1, "gamma", "in [0, 1)")
+        require(self.replay_dtype in ("float32", "bfloat16"), "replay_dtype", "float32 or bfloat16")
+        require(0 <= self.replay_ends <= 1, "replay_ends", "in [0, 1]")
         require(0 < self.tau <= 1, "tau", "in (0, 1]")
         require(0 < self.policy_average <= 1, "policy_average", "in (0, 1]")
         require(self.reset_interval is None or self.reset_interval >= 1, "reset_interval", "at least 1")

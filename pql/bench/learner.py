@@ -23,11 +23,10 @@ import torch
 
 from pql import cli, config
 from pql.bench import roofline
-from pql.bench.textbook import Textbook
+from pql.bench.textbook import Data, Textbook
 from pql.config import key
 from pql.config.devices import resolve_device
 from pql.files import write_atomically
-from pql.memory.replay import Transition
 from pql.roles.build import make_replay, prepare
 from pql.roles.diagnosis import EVERY
 from pql.roles.p_learner import PLearner
@@ -72,14 +71,12 @@ def learners(cfg: config.Config) -> tuple[VLearner, PLearner, Textbook]:
         return torch.randn(*shape, generator=generator, device=device)
 
     discount = torch.full((ROWS,), cfg.algo.gamma**cfg.algo.n_step, device=device)
-    data = Transition(
-        normal(ROWS, OBS_DIM), normal(ROWS, ACTION_DIM).tanh_(), normal(ROWS), normal(ROWS, OBS_DIM), discount,
-        torch.ones_like(discount),
-    )  # fmt: skip
+    obs, action = normal(ROWS, OBS_DIM), normal(ROWS, ACTION_DIM).tanh_()
+    data = Data(obs, action, normal(ROWS), normal(ROWS, OBS_DIM), discount)
     algorithm, _, shared = prepare(cfg, Spaces(OBS_DIM, ACTION_DIM))
     replay = make_replay(cfg, algorithm, shared)
-    for rows in zip(*(column.split(cfg.num_envs) for column in data)):
-        replay.add(Transition(*rows))
+    for rows in zip(*(column.split(cfg.num_envs) for column in data[:4])):
+        replay.append(*rows, steps=cfg.algo.n_step)
     v_learner = VLearner(cfg, algorithm, replay, shared)
     p_learner = PLearner(cfg, algorithm, replay, shared)
     return v_learner, p_learner, Textbook(cfg.algo, data)

@@ -8,19 +8,29 @@ mathematics, sizes, activation and normalisation as `pql.algorithms`.
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pql.algorithms.pql import PQLOptions
-from pql.memory.replay import Transition
+
+
+class Data(NamedTuple):
+    """Transitions, (B, ...) each."""
+
+    obs: Tensor
+    action: Tensor
+    return_n: Tensor
+    next_obs: Tensor
+    discount: Tensor
 
 
 class Textbook:
     """PQL and PQL-D, update by update, in eager torch."""
 
-    def __init__(self, cfg: PQLOptions, data: Transition):
+    def __init__(self, cfg: PQLOptions, data: Data):
         self.cfg, self.data, device = cfg, data, data.obs.device
         obs_dim, action_dim = data.obs.shape[1], data.action.shape[1]
         self.atoms = cfg.num_atoms if cfg.name == "pql_d" else 1
@@ -45,9 +55,9 @@ class Textbook:
             width = size
         return nn.Sequential(*layers, nn.Linear(width, out))
 
-    def sample(self) -> Transition:
+    def sample(self) -> Data:
         index = torch.randint(len(self.data.obs), (self.cfg.batch_size,), device=self.data.obs.device)
-        return Transition(*(column[index] for column in self.data))
+        return Data(*(column[index] for column in self.data))
 
     def update_critic(self) -> None:
         b = self.sample()
@@ -70,16 +80,16 @@ class Textbook:
             for target, source in zip(self.target_parameters, self.critic_parameters):
                 target.lerp_(source, self.cfg.tau)
 
-    def target_value(self, x: Tensor, b: Transition) -> Tensor:
+    def target_value(self, x: Tensor, b: Data) -> Tensor:
         return b.return_n + b.discount * torch.min(self.target1(x), self.target2(x)).squeeze(1)
 
-    def target_distribution(self, x: Tensor, b: Transition) -> Tensor:
+    def target_distribution(self, x: Tensor, b: Data) -> Tensor:
         p1, p2 = self.target1(x).softmax(1), self.target2(x).softmax(1)
         y1, y2 = self.project(p1, b), self.project(p2, b)
         first = (p1 * self.support).sum(1) < (p2 * self.support).sum(1)
         return torch.where(first.unsqueeze(1), y1, y2)
 
-    def project(self, probs: Tensor, b: Transition) -> Tensor:
+    def project(self, probs: Tensor, b: Data) -> Tensor:
         """The projection as published C51 code has it."""
         v_min, v_max, atoms = self.cfg.v_min, self.cfg.v_max, self.atoms
         shifted = (b.return_n.unsqueeze(1) + b.discount.unsqueeze(1) * self.support).clamp(v_min, v_max)

@@ -1,17 +1,24 @@
-"""n-step windows and the replay ring.
+"""The replay ring: each observation once.
 
-One invariant each. `NStepWindows`: what it emits is a transition of ONE episode whose target is
-`return_n + discount * Q(next_obs)`. `Replay`: a row that can be sampled is not being written.
+Its invariant: a row that can be sampled is whole, and nobody is writing what it consists of.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pql.memory.windows import Places, Windows
 from tasks.base import Spaces
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WORD = 4  # bytes
+RING = ("rows", "offsets", "head", "oldest", "floor", "latest")  # what a ring consists of
 
 
 class Batch(NamedTuple):
@@ -27,189 +34,267 @@ class Batch(NamedTuple):
     next_critic_obs: Tensor  # likewise for next_obs
 
 
-class Transition(NamedTuple):
-    """Transitions on their way to replay; an observation holds all that the policy or the critic may see of it."""
+class Rows(NamedTuple):
+    """A sample as it lies in the ring; `Replay.unpack` names its columns."""
 
-    obs: Tensor  # (N, D), the policy's part, then the critic's own
-    action: Tensor  # (N, action_dim)
-    return_n: Tensor  # (N,), this and the others as in `Batch`
-    next_obs: Tensor  # (N, D)
-    discount: Tensor  # (N,)
-    weight: Tensor  # (N,)
+    first: Tensor  # (B, words) the rows
+    last: Tensor  # (B, seen_words) the observations after them
+    code: Tensor  # (B,) int32, 0 for a row that the writer may have been at
+
+    def to(self, device: torch.device) -> Rows:
+        return Rows(*(part.to(device) for part in self))
 
 
-class NStepWindows:
-    """Turns vector steps into n-step transitions; every step past the first n - 1 emits exactly N rows.
+@dataclass(frozen=True)
+class Layout:
+    """What a ring holds, and the room that it takes.
 
-    The rows emitted at step t are the windows that began at step t - n + 1, each cut at the end of its episode:
-    a terminated episode gives discount 0, a truncated one bootstraps from its terminal observation. A window
-    stops before an invalid step and has weight 0 if it begins with one. No branch depends on data, so the whole
-    insert can be captured in a CUDA graph.
+    Args:
+        spaces: what is observed, and how an action looks.
+        num_envs: N, rows of a vector step.
+        size: transitions to keep; rounded down to a multiple of N.
+        guard: rows behind the oldest one that are never sampled once the ring is full; 0 where nobody can write
+            during a sample.
+        n_step, gamma: of the windows.
+        ends: share of the transitions that may end an episode while `size` are kept.
+        dtype: of observations and actions.
     """
 
-    def __init__(self, num_envs: int, obs_dim: int, action_dim: int, n_step: int, gamma: float, device="cpu"):
-        self.n_step, self.gamma, self.steps = n_step, gamma, 0
-        shape = (n_step, num_envs)
-        self.obs = torch.zeros(*shape, obs_dim, device=device)
-        self.action = torch.zeros(*shape, action_dim, device=device)
-        self.next_obs = torch.zeros(*shape, obs_dim, device=device)
-        self.reward = torch.zeros(*shape, device=device)
-        self.terminated = torch.zeros(*shape, dtype=torch.bool, device=device)
-        self.done = torch.zeros(*shape, dtype=torch.bool, device=device)
-        self.valid = torch.zeros(*shape, dtype=torch.bool, device=device)
+    spaces: Spaces
+    num_envs: int
+    size: int
+    guard: int = 0
+    n_step: int = 1
+    gamma: float = 0.99
+    ends: float = 0.02
+    dtype: torch.dtype = torch.float32
 
-    def add(self, obs, action, reward, next_obs, terminated, truncated, valid) -> Transition | None:
-        """Take in one vector step (N rows each); returns the N finished windows, or None in the first n - 1 steps.
+    @property
+    def capacity(self) -> int:
+        return self.size // self.num_envs * self.num_envs
 
-        The batch shares memory with the windows: it is valid until the next `add`.
-        """
-        slot = self.steps % self.n_step
-        self.obs[slot] = obs
-        self.action[slot] = action
-        self.reward[slot] = reward
-        self.next_obs[slot] = next_obs
-        self.terminated[slot] = terminated
-        self.done[slot] = terminated | truncated
-        self.valid[slot] = valid
-        self.steps += 1
-        if self.steps < self.n_step:
-            return None
-        first = self.steps % self.n_step  # the oldest slot is the next to be overwritten
-        alive = self.valid[first]
-        weight = alive.float()
-        return_n = self.reward[first] * weight
-        next_obs = self.next_obs[first]
-        discount = torch.full_like(return_n, self.gamma)
-        terminated = self.terminated[first]
-        for k in range(1, self.n_step):
-            previous, slot = (first + k - 1) % self.n_step, (first + k) % self.n_step
-            alive = alive & ~self.done[previous] & self.valid[slot]
-            return_n = torch.where(alive, return_n + self.gamma**k * self.reward[slot], return_n)
-            next_obs = torch.where(alive.unsqueeze(1), self.next_obs[slot], next_obs)
-            discount = torch.where(alive, torch.full_like(discount, self.gamma ** (k + 1)), discount)
-            terminated = torch.where(alive, self.terminated[slot], terminated)
-        discount = torch.where(terminated, torch.zeros_like(discount), discount)
-        return Transition(self.obs[first], self.action[first], return_n, next_obs, discount, weight)
+    @property
+    def slots(self) -> int:
+        """Observations for which there is room: of the rows kept, pending or being written, and those of ends."""
+        return self.capacity + self.guard + 2 * (self.n_step + 1) * self.num_envs + math.ceil(self.ends * self.capacity)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        names = ("obs", "action", "reward", "next_obs", "terminated", "done", "valid")
-        return {"steps": torch.tensor(self.steps), **{name: getattr(self, name) for name in names}}
+    @property
+    def blocks(self) -> int:
+        """Vector steps whose place is known: more than have room."""
+        return -(-self.slots // self.num_envs)
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.steps = int(state["steps"])
-        for name, value in state.items():
-            if name != "steps":
-                getattr(self, name).copy_(value)
+    @property
+    def bits(self) -> int:
+        """Of a row's code that tell its steps and weight; those above tell the slot of its next observation."""
+        return (2 * self.n_step + 1).bit_length()
+
+    @property
+    def most_slots(self) -> int:
+        """As many as a code of 32 bits can tell apart."""
+        return 1 << 31 - self.bits
+
+    @property
+    def seen_words(self) -> int:
+        return -(-self.spaces.seen_dim * self.dtype.itemsize // WORD)
+
+    @property
+    def action_words(self) -> int:
+        return -(-self.spaces.action_dim * self.dtype.itemsize // WORD)
+
+    @property
+    def words(self) -> int:
+        return self.seen_words + self.action_words + 2
+
+    def allocate(self, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """An empty ring, see `Replay`."""
+        # torch's zeros are written, and so take memory twice where they are moved to be shared; numpy's cost none yet
+        rows = torch.from_numpy(np.zeros((self.slots, self.words), np.float32)).to(device)
+        offsets = torch.zeros(self.blocks, dtype=torch.int64, device=device)
+        numbers = {name: torch.zeros(1, dtype=torch.int64, device=device) for name in RING[2:]}
+        numbers["floor"] -= self.slots
+        return {"rows": rows, "offsets": offsets, **numbers}
 
 
 class Replay:
-    """A ring of transitions, one wide row each: obs | next_obs | action | return_n | discount | weight.
+    """A ring of transitions whose observations are held once.
 
-    Observations are the policy's numbers and, where the critic sees something else, its own behind them.
+    Observations lie in the order in which they were made: the N of a vector step, then the terminal ones of the
+    episodes that ended with the step before it, which are nobody's current observation. Each has one slot of `rows`:
+    obs | action | return_n | code, of which a terminal observation uses the first. The code of a row says in which slot
+    its next observation lies, how many steps its window has and whether it is to be learned from. What lies where is
+    decided by comparing numbers, not by flags: a row shares its next observation with the next step if the two are
+    equal to the bit, else it has its own, so that a row is what was put in whatever an environment does.
 
-    The writer fills the N rows after `head` and only then advances `head`, so a reader never sees an unfinished
-    row. Readers keep clear of the `guard` oldest rows, the next to be overwritten: as pacing bounds how far the
-    writer can run ahead while a reader gathers one batch, `guard` rows of that many vector steps make a read of
-    a row that is being overwritten impossible. `sample` looks even so, gives such a row weight 0 and counts it in
-    `conflicts` (always 0).
+    Positions count the slots that were ever filled; position p lies in slot `p % slots`, and row j of vector step
+    t = j // N at position `j + offsets[t % blocks]`. `head` rows were written so far, those from `oldest` on may be
+    sampled, nothing is left of what lies below position `floor`, and `latest` is where the newest vector step's
+    observations begin. Where more episodes end than there is room for, the oldest rows leave earlier: an end takes the
+    room of a transition.
 
-    `add` and `sample` look at no value on the host. On a GPU `head` lies beside the rows: as one stream runs its
-    kernels in order, what holds of the order of operations here holds between processes too, without an event.
+    The writer moves `oldest` and `floor` before it overwrites, then fills the rows, then advances `head`, so a reader
+    never sees an unfinished row. Readers keep clear of the `guard` oldest rows, the next to be overwritten, and of what
+    so many rows with all their ends can overwrite: as pacing bounds how far the writer can run ahead while a reader
+    gathers one batch, that makes a read of a row that is being overwritten impossible. `gather` looks even so, gives
+    such a row weight 0 and counts it in `conflicts` (always 0).
+
+    `put`, `add` and `sample` look at no value on the host. On a GPU these numbers lie beside the rows: as one stream
+    runs its kernels in order, what holds of the order of operations here holds between processes too, without an event.
 
     Args:
-        capacity: rows; rounded down to a multiple of `num_envs`, so that a vector step never wraps.
-        guard: rows behind the oldest one that are never sampled once the ring is full; 0 where nobody can write
-            during a `sample`.
-        rows: storage (capacity, row_dim) to use, shared memory for instance; allocated if None.
-        head: int64 tensor (1,) on the same device: rows written so far.
+        storage: what `Layout.allocate` gave, in shared memory for instance; allocated if there is none.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        num_envs: int,
-        spaces: Spaces,
-        guard: int = 0,
-        device: torch.device | str = "cpu",
-        rows: Tensor | None = None,
-        head: Tensor | None = None,
-    ):
-        self.capacity = capacity // num_envs * num_envs
-        self.num_envs, self.guard = num_envs, guard
-        self.spaces, self.row_dim = spaces, row_dim(spaces)
-        if self.capacity <= guard:
-            raise ValueError(f"a ring of {self.capacity} rows must be larger than its guard of {guard} rows")
-        self.rows = torch.zeros(self.capacity, self.row_dim, device=device) if rows is None else rows
-        self.head = torch.zeros(1, dtype=torch.int64, device=device) if head is None else head
-        self.conflicts = torch.zeros((), dtype=torch.int64, device=self.rows.device)
-        self._envs = torch.arange(num_envs, device=self.rows.device)
+    def __init__(self, layout: Layout, device: torch.device | str = "cpu", storage: dict[str, Tensor] | None = None):
+        self.layout = layout
+        if layout.capacity <= layout.guard:
+            guard = layout.guard
+            raise ValueError(f"a ring of {layout.capacity} rows must be larger than its guard of {guard} rows")
+        self._num_envs, self._slots, self._blocks = layout.num_envs, layout.slots, layout.blocks
+        self._guard, self._bits, self._seen_words = layout.guard, layout.bits, layout.seen_words
+        self.lie_in(storage or layout.allocate(device))
+        device = self.rows.device
+        self.conflicts = torch.zeros((), dtype=torch.int64, device=device)
+        self._envs = torch.arange(layout.num_envs, device=device)
+        self._two = layout.num_envs * torch.arange(2, device=device)
+        self._steps_and_weight = (1 << layout.bits) - 1  # mask of a code
+        codes = range(1 << layout.bits)
+        told = [(layout.gamma ** (code >> 1) if code >> 1 else 0.0, code & 1) for code in codes]
+        self._told = torch.tensor(told, dtype=torch.float32, device=device)  # discount and weight
+
+    def lie_in(self, storage: dict[str, Tensor]) -> None:
+        """Go on in other storage."""
+        self.rows, self.offsets, self.head, self.oldest, self.floor, self.latest = (storage[name] for name in RING)
 
     def __len__(self) -> int:
         """Rows that can be sampled now."""
-        return min(int(self.head), self.capacity - self.guard)
+        return int(self.head - self.oldest)
 
-    def add(self, step: Transition) -> None:
-        """Append one vector step of N rows."""
-        rest = torch.stack((step.return_n, step.discount, step.weight), 1)
-        rows = torch.cat((step.obs, step.next_obs, step.action, rest), 1)
-        self.rows.index_copy_(0, self.head % self.capacity + self._envs, rows)
-        self.head += self.num_envs
+    def is_untouched(self) -> bool:
+        """Whether nothing was ever put in; looks at a value on the host."""
+        return int(self.floor) == -self._slots
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """`batch_size` rows (B, row_dim), uniformly with replacement, as a copy; `unpack` names their columns."""
+    def begin(self, obs: Tensor) -> None:
+        """Episodes begin everywhere, with `obs` (N, D); no row spans what was before."""
+        self.put(obs, obs)
+
+    def put(self, obs: Tensor, next_obs: Tensor) -> Places:
+        """Take in the observations after a vector step: to act on next, and the true successors (N, D).
+
+        Returns where those lie that the step began and ended with.
+        """
+        envs, slots = self._num_envs, self._slots
+        obs, next_obs = self._packed(obs, self._seen_words), self._packed(next_obs, self._seen_words)
+        differing = obs.view(torch.int32) ^ next_obs.view(torch.int32)
+        own = differing.count_nonzero(1) > 0  # any() takes three times as long
+        ends = own.cumsum(0)
+        before, base = self.latest.clone(), self.floor + slots
+        after = base + torch.where(own, ends + (envs - 1), self._envs)
+        floor = base + ends[-1:] + (envs - slots)
+        # what this step overwrites is part of two vector steps at most
+        lost = self._places(self.oldest + self._two) < floor + 2 * self._guard
+        self.oldest.copy_(torch.minimum(self.oldest + envs * lost.sum(), self.head))
+        self.floor.copy_(floor)
+        seen = self.rows[:, : self._seen_words]
+        seen.index_copy_(0, after % slots, next_obs)  # where it is not its own, it is equal to obs
+        seen.index_copy_(0, (base + self._envs) % slots, obs)
+        self.latest.copy_(base)
+        return Places(before, after)
+
+    def add(self, windows: Windows) -> None:
+        """Append the N rows of windows that begin with the vector step after that of the last ones."""
+        ring, envs, slots = self.layout, self._num_envs, self._slots
+        code = (windows.after % slots << self._bits) | windows.steps << 1 | windows.weight
+        action = self._packed(windows.action, ring.action_words)
+        rest = torch.stack((windows.return_n.float(), code.int().view(torch.float32)), 1)
+        rest = torch.cat((action, rest), 1)
+        self.oldest.clamp_(min=self.head + (envs + self._guard - ring.capacity))
+        self.rows[:, self._seen_words :].index_copy_(0, (windows.start + self._envs) % slots, rest)
+        self.offsets.index_copy_(0, self.head // envs % self._blocks, windows.start - self.head)
+        self.head += envs
+
+    def append(self, obs: Tensor, action: Tensor, return_n: Tensor, next_obs: Tensor, steps: int = 1) -> None:
+        """N rows of windows of so many steps that have no observation in common with others."""
+        self.begin(obs)
+        start, after = self.put(next_obs, next_obs)
+        taken = torch.full_like(self._envs, steps)
+        self.add(Windows(start, action, return_n, after, taken, taken > 0))
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Rows:
+        """`batch_size` rows, uniformly with replacement, as copies."""
         return self.gather(torch.rand(batch_size, generator=generator, device=self.rows.device, dtype=torch.float64))
 
-    def gather(self, unit: Tensor) -> Tensor:
+    def gather(self, unit: Tensor) -> Rows:
         """The rows at places `unit` (B,) in [0, 1) of those that can be sampled."""
-        newest, index = self._places(unit)
-        rows = self.rows.index_select(0, index % self.capacity)
-        # the writer may by now be writing the rows of [head, head + N), which held those of head - capacity
-        written = self.head + (self.num_envs if self.guard else 0)
-        whole = (index >= written - self.capacity) & (index < newest)
-        rows[:, -1] *= whole
-        self.conflicts += (~whole).sum()
-        return rows
+        _, index = self._numbers(unit)
+        return self.rows_at(index)
 
-    def _places(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+    def _numbers(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         """The head, and the numbers (B,) of the rows at places `unit`, counted from the first one ever written."""
-        newest = self.head.clone()
-        oldest = (newest - self.capacity + self.guard).clamp(min=0)
-        # a product may round up to the count itself, and an empty ring has no last row
-        return newest, torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1).clamp(min=0)
+        newest, oldest = self.head.clone(), self.oldest.clone()
+        # a product may round up to the count itself; an empty ring gives its last slot, which has weight 0
+        return newest, torch.minimum(oldest + (unit * (newest - oldest)).long(), newest - 1)
 
     def ages(self, unit: Tensor) -> Tensor:
         """How many rows were written after those that `gather` finds at places `unit`, (B,)."""
-        newest, index = self._places(unit)
+        newest, index = self._numbers(unit)
         return newest - 1 - index
 
-    def newest(self, count: int) -> tuple[Tensor, Tensor]:
+    def newest(self, count: int) -> tuple[Rows, Tensor]:
         """`count` <= N rows of the last vector step, spread over its environments, and their numbers (count,)."""
-        spread = torch.arange(count, device=self.rows.device) * self.num_envs // count
-        index = (self.head - self.num_envs + spread).clamp(min=0)
-        return self.rows.index_select(0, index % self.capacity), index
+        spread = torch.arange(count, device=self.rows.device) * self._num_envs // count
+        index = self.head - self._num_envs + spread
+        return self.rows_at(index), index
 
-    def unpack(self, rows: Tensor, normalizer: Callable[[Tensor], Tensor] | None = None) -> Batch:
-        """The columns of rows (B, row_dim), observations through `normalizer`."""
-        o, a, c, _ = self.spaces
-        both, action, rest = rows.split((2 * (o + c), a, 3), 1)
-        both = both.unflatten(1, (2, o + c))
-        obs, next_obs = (both if normalizer is None else normalizer(both)).unbind(1)
-        return_n, discount, weight = rest.unbind(1)
+    def rows_at(self, index: Tensor) -> Rows:
+        """Rows by number (B,), counted from the first that was ever written."""
+        places = self._places(index)
+        first = self.rows.index_select(0, places % self._slots)
+        code = first[:, -1].view(torch.int32).contiguous()
+        last = self.rows[:, : self._seen_words].index_select(0, code >> self._bits)
+        lost = places < self.floor  # by now the writer may have overwritten what lies below
+        code.masked_fill_(lost, 0)
+        self.conflicts += lost.sum()
+        return Rows(first, last, code)
+
+    def unpack(self, rows: Rows, normalizer: Callable[[Tensor], Tensor] | None = None) -> Batch:
+        """The columns of rows, observations through `normalizer`."""
+        o, a, c, _ = self.layout.spaces
+        obs = self._unpacked(rows.first[:, : self._seen_words], o + c)
+        next_obs = self._unpacked(rows.last, o + c)
+        if normalizer is not None:
+            obs, next_obs = normalizer(obs), normalizer(next_obs)
+        action = self._unpacked(rows.first[:, self._seen_words : -2], a)
+        told = self._told.to(rows.code.device).index_select(0, rows.code & self._steps_and_weight)
+        discount, weight = told.unbind(1)
         seen_by_critic = slice(o, None) if c else slice(None)
         return Batch(
-            obs[:, :o], action, return_n, next_obs[:, :o], discount, weight,
+            obs[:, :o], action, rows.first[:, -2], next_obs[:, :o], discount, weight,
             obs[:, seen_by_critic], next_obs[:, seen_by_critic],
         )  # fmt: skip
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The filled rows and the head; no copy."""
-        return {"rows": self.rows[: min(int(self.head), self.capacity)], "head": self.head}
+    def blank(self, batch_size: int, device: torch.device | str = "cpu") -> Rows:
+        """Rows of zeros, to try things on."""
+        first, last = (torch.zeros(batch_size, k, device=device) for k in (self.layout.words, self._seen_words))
+        return Rows(first, last, torch.zeros(batch_size, dtype=torch.int32, device=device))
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.rows[: len(state["rows"])] = state["rows"]
-        self.head.copy_(state["head"])
+    def _places(self, index: Tensor) -> Tensor:
+        """Positions of rows (B,)."""
+        return index + self.offsets.index_select(0, index // self._num_envs % self._blocks)
+
+    def _packed(self, values: Tensor, words: int) -> Tensor:
+        """(N, K) numbers as (N, words) words."""
+        values = values.to(self.layout.dtype)
+        if values.dtype == torch.float32:
+            return values
+        missing = words * WORD // values.element_size() - values.shape[1]
+        return torch.nn.functional.pad(values, (0, missing)).contiguous().view(torch.float32)
+
+    def _unpacked(self, words: Tensor, columns: int) -> Tensor:
+        """(B, words) as the (B, columns) numbers they hold, float32."""
+        return words if self.layout.dtype == torch.float32 else words.view(self.layout.dtype)[:, :columns].float()
 
 
-def row_dim(spaces: Spaces) -> int:
-    """Columns of a replay row."""
-    return 2 * spaces.seen_dim + spaces.action_dim + 3
+def ring_state(storage: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds of a ring: the filled slots and what is known of them; no copy."""
+    rows = storage["rows"]
+    return {**storage, "rows": rows[: len(rows) + min(int(storage["floor"]), 0)]}

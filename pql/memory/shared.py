@@ -8,9 +8,10 @@ actor's report of faults, four numbers for which nobody waits (`runtime.device.I
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from pql.memory.replay import Layout
 
 ROLES = ("actor", "v_learner", "p_learner")
 
@@ -117,18 +118,16 @@ class Shared:
     """Counters, mailboxes, boards, the ring's storage.
 
     Args:
-        ring: (rows, columns) of the replay ring.
+        ring: layout of the replay ring.
         weights: learner -> length of the vector of its networks.
         average_size, normalizer_size, returns_size: lengths of the vectors in the other mailboxes.
         boards: measurement names of each learner.
         gauges: names of what each role measures now and then.
     """
 
-    def __init__(self, ring, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
+    def __init__(self, ring: Layout, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
-        # torch's zeros are written, and so take memory twice where they are moved to be shared; numpy's cost none yet
-        self.rows = torch.from_numpy(np.zeros(ring, torch.empty(0).numpy().dtype)).to(device)
-        self.head = torch.zeros(1, dtype=torch.int64, device=device)
+        self.ring = ring.allocate(device)
         self.weights = {role: Mailbox(size, device=device) for role, size in weights.items()}
         self.average = Mailbox(average_size, device=device)  # of the policies: the one that is evaluated
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
@@ -158,7 +157,7 @@ class Shared:
         self.waited = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}  # seconds spent blocked
 
     def tensors(self) -> list[Tensor]:
-        found = [self.rows, self.head, self.vector_steps, self.critic_updates, self.policy_updates]
+        found = [*self.ring.values(), self.vector_steps, self.critic_updates, self.policy_updates]
         found += [self.episodes, self.invalid, self.diverged, self.contact_overflows]
         found += [self.step_limit, self.stop, self.save, self.saved]
         for mailbox in (*self.weights.values(), self.average, self.normalizer, self.returns):

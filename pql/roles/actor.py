@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pql.algorithms.base import P_LEARNER, Algorithm, Nets
 from pql.memory.device import InFlight
-from pql.memory.replay import NStepWindows, Replay
+from pql.memory.replay import Replay
 from pql.memory.shared import Shared
+from pql.memory.windows import NStepWindows
 from pql.roles.flat import Flat
 from pql.roles.learner import generator_of
 from pql.roles.normalizer import Normalizer, ReturnScale
@@ -109,7 +110,7 @@ class Actor:
             self.normalizer.refresh()
         bound = algorithm.return_bound
         self.scale = None if bound is None else ReturnScale(bound, n, a.gamma, device)
-        self.windows = NStepWindows(n, width, env.action_dim, a.n_step, a.gamma, device)
+        self.windows = NStepWindows(n, env.action_dim, a.n_step, a.gamma, device)
         self.episodes = EpisodeStatistics(n, device)
         self.generator = generator_of(cfg.seed, self.role, device)
         self.obs: Tensor | None = None  # (N, obs_dim + critic_obs_dim)
@@ -133,6 +134,7 @@ class Actor:
         self.obs = together(obs, self.env.critic_obs).clone()
         self._note_faults(self.obs.sum(1))
         self.demand_no_faults(self.faults)
+        self.replay.begin(self.obs)
         self._observe(self.obs)
 
     def note(self, action: Tensor, step: Step) -> None:
@@ -148,12 +150,10 @@ class Actor:
         if self.scale is not None:
             self.scale.update(reward, done)
             self.shared.returns.publish(self.scale.state)
-        transition = self.windows.add(
-            self.obs, action, reward, next_obs,
-            step.terminated, step.truncated, step.valid,
-        )  # fmt: skip
-        if transition is not None:
-            self.replay.add(transition)
+        places = self.replay.put(obs, next_obs)
+        windows = self.windows.add(places, action, reward, step.terminated, step.truncated, step.valid)
+        if windows is not None:
+            self.replay.add(windows)
         self.obs.copy_(obs)  # the environment's is valid until its next step
         self._observe(self.obs)
         if int(self.shared.vector_steps) % MEASURED_EVERY == 0:
@@ -248,6 +248,9 @@ class Actor:
             if self.scale is not None:
                 self.scale.running.zero_()
         else:
-            self.windows.load_state_dict(part("windows."))
             self.env.load_state_dict(part("env."))
             self.obs = state["obs"].to(self.env.device, copy=True)
+            if self.replay.is_untouched():  # what windows were pending is gone with the ring
+                self.replay.begin(self.obs)
+            else:
+                self.windows.load_state_dict(part("windows."))

@@ -10,8 +10,9 @@ from pql import algorithms
 from pql.algorithms.base import P_LEARNER, V_LEARNER, Algorithm
 from pql.algorithms.survey import Survey, survey
 from pql.config.environment import make_env
+from pql.errors import UserError
 from pql.memory.pacing import replay_guard
-from pql.memory.replay import Replay, row_dim
+from pql.memory.replay import DTYPES, Layout, Replay
 from pql.memory.shared import Shared
 from pql.roles.actor import Actor, seen_by_actor
 from pql.roles.diagnosis import names_of
@@ -55,9 +56,8 @@ def make_shared(cfg: Any, algorithm: Algorithm, found: Survey, task_metrics: Seq
         torch.manual_seed(seed_of(cfg.seed, "networks"))
         made = {role: Flat({g.name: g.make() for g in algorithm.trained_by(role)}) for role in (P_LEARNER, V_LEARNER)}
     policy = made[P_LEARNER].data[made[P_LEARNER].all[DEPLOYED]]
-    rows = cfg.algo.replay_size // cfg.num_envs * cfg.num_envs
     shared = Shared(
-        ring=(rows, row_dim(spaces)),
+        ring=ring_of(cfg, spaces),
         weights={role: len(flat) for role, flat in made.items()},
         average_size=len(policy),
         normalizer_size=1 + 2 * spaces.seen_dim,
@@ -74,10 +74,23 @@ def make_shared(cfg: Any, algorithm: Algorithm, found: Survey, task_metrics: Seq
     return shared
 
 
+def ring_of(cfg: Any, spaces: Spaces) -> Layout:
+    """Of the run's replay ring. Raises UserError."""
+    a = cfg.algo
+    ring = Layout(
+        spaces, cfg.num_envs, a.replay_size, replay_guard(cfg), a.n_step, a.gamma, a.replay_ends, DTYPES[a.replay_dtype]
+    )
+    if ring.slots > ring.most_slots:
+        raise UserError(
+            f"algo.replay_size={a.replay_size} makes a ring of {ring.slots} observations; with algo.n_step={a.n_step} "
+            f"at most {ring.most_slots} can be numbered: lower algo.replay_size"
+        )
+    return ring
+
+
 def make_replay(cfg: Any, algorithm: Algorithm, shared: Shared) -> Replay:
     """The ring over shared storage, as any role sees it."""
-    size, device = cfg.algo.replay_size, torch.device(cfg.device)
-    return Replay(size, cfg.num_envs, algorithm.spaces, replay_guard(cfg), device, shared.rows, shared.head)
+    return Replay(ring_of(cfg, algorithm.spaces), storage=shared.ring)
 
 
 def make_role(

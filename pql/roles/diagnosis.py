@@ -30,7 +30,7 @@ class Diagnosis:
         generator, home = torch.Generator().manual_seed(0), replay.rows.device
         self.unit = torch.rand(batch_size, generator=generator, dtype=torch.float64).to(home)
         self.noise = torch.randn(batch_size, algorithm.noise_columns(loss), generator=generator).to(device)
-        self.fresh_rows = min(batch_size, replay.num_envs)
+        self.fresh_rows = min(batch_size, replay.layout.num_envs)
         self.sampled = torch.zeros(1, dtype=torch.int64, device=home)  # rows that training may have met
         self.updates = self.steps = 0  # of the last diagnosis; of the last update
 

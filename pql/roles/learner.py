@@ -12,7 +12,7 @@ from torch import Tensor
 from pql.algorithms.base import Adam, Algorithm, Group, Nets
 from pql.algorithms.diagnostics import Measured
 from pql.memory.device import InFlight, device_of
-from pql.memory.replay import Replay
+from pql.memory.replay import Replay, Rows
 from pql.memory.shared import Shared
 from pql.roles.diagnosis import Diagnosis, look, of_steps
 from pql.roles.flat import Flat
@@ -154,24 +154,24 @@ class Learner:
         self.in_flight = InFlight(device)
         self.improved = self.improve
         if cfg.compile:
-            self.improved = fuse(self, torch.zeros(self.cfg.batch_size, replay.row_dim, device=device))
+            self.improved = fuse(self, replay.blank(self.cfg.batch_size, device))
 
     def _optimizer(self, group: Group) -> Optimizer:
         stretch = self.weights.parameters[group.name]
         return Optimizer(self.weights.data[stretch], self.weights.grad[stretch], group.optimizer)
 
-    def loss(self, nets: Nets, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The algorithm's loss on replay rows (B, row_dim), and its metrics."""
+    def loss(self, nets: Nets, stage: Stage, rows: Rows, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The algorithm's loss on B rows of the ring, and its metrics."""
         with self.autocast:
             return getattr(self.algorithm, stage.name)(nets, self.unpack(rows), noise)
 
-    def unpack(self, rows: Tensor) -> Any:
+    def unpack(self, rows: Rows) -> Any:
         """Rows as a batch, as the algorithm sees it: observations normalised, rewards scaled."""
         batch = self.replay.unpack(rows, self.normalizer)
         return batch if self.scale is None else batch._replace(return_n=batch.return_n * self.scale.factor)
 
-    def sample(self) -> Tensor:
-        """Replay rows (B, row_dim) where this learner is."""
+    def sample(self) -> Rows:
+        """B rows of the ring, where this learner is."""
         rows = self.replay.sample(self.cfg.batch_size, self.generator).to(self.device)
         self.diagnosis.note_sampled(self.replay)
         return rows

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pql.algorithms.base import Nets
+from pql.memory.replay import RING, Rows
 from pql.memory.shared import Shared
 from pql.roles.actor import Actor
 from pql.roles.diagnosis import look, of_steps
@@ -25,14 +26,16 @@ from pql.roles.together import Together, as_one, in_rows, stand_in
 from tasks.base import Step
 from tasks.together import OF_A_SET, Sets
 
+OF_REPLAY = [f"replay.{name}" for name in RING]
 MAILBOXES = ("average", "normalizer", "returns", "weights.v_learner", "weights.p_learner")
 
 
 def lay_out_rings(shareds: Sequence[Shared]) -> None:
     """Give the replicas' rings, empty so far, common storage."""
-    rows = torch.zeros(len(shareds), *shareds[0].rows.shape)
+    first = shareds[0].ring["rows"]
+    rows = first.new_zeros(len(shareds), *first.shape)
     for shared, row in zip(shareds, range(len(shareds))):
-        shared.rows = rows[row]
+        shared.ring["rows"] = rows[row]
 
 
 def share_counters(shareds: Sequence[Shared]) -> None:
@@ -40,7 +43,8 @@ def share_counters(shareds: Sequence[Shared]) -> None:
     as_one(shareds, "vector_steps", "critic_updates", "policy_updates")
     as_one(shareds, *(f"{box}.{name}" for box in MAILBOXES for name in ("begun", "version")))
     conflicts = (f"conflicts.{role}" for role in shareds[0].conflicts)
-    for name in ("rows", "head", "episodes", "invalid", "diverged", "contact_overflows", *conflicts):
+    ring = (f"ring.{name}" for name in RING)
+    for name in (*ring, "episodes", "invalid", "diverged", "contact_overflows", *conflicts):
         in_rows(shareds, name)
 
 
@@ -109,7 +113,7 @@ class Learners:
         self.targets, _ = in_common([learner.targets for learner in learners])
         theirs, _ = in_common([learner.theirs for learner in learners])
         for learner in learners:
-            learner.replay.head = learner.shared.head
+            learner.replay.lie_in(learner.shared.ring)
             learner.replay.conflicts = learner.shared.conflicts[learner.role]
         self.optimizers = {name: self._optimizers(name) for name in first.optimizers}
         followed = tensors_of(first.targets, self.targets)
@@ -118,7 +122,7 @@ class Learners:
         self.modules = {**first.weights.modules, **first.theirs.modules}
         self.modules.update({f"{name}_target": module for name, module in first.targets.modules.items()})
         paths = ["normalizer.state", "normalizer.mean", "normalizer.inv_std", "weights.data", "theirs.data"]
-        paths += ["replay.rows", "replay.head", "replay.conflicts", "box.buffers", "their_box.buffers"]
+        paths += [*OF_REPLAY, "replay.conflicts", "box.buffers", "their_box.buffers"]
         paths += ["shared.normalizer.buffers", f"shared.boards.{first.role}.sums"]
         paths += ["diagnosis.sampled", f"shared.gauges.{first.role}.sums"]
         counters = ["counter", "updates", "their_version", "normalizer.version"]
@@ -228,10 +232,10 @@ class Learners:
         """The networks that compute with one replica's tensors."""
         return Nets(**{name: network(module, tensors[name]) for name, module in self.modules.items()})
 
-    def losses(self, stage: Stage, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each replica's loss (K,) and metrics, on its rows (K, B, row_dim)."""
+    def losses(self, stage: Stage, rows: Rows, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each replica's loss (K,) and metrics, on its rows (K, B, ...)."""
 
-        def one(learner: Learner, tensors: dict, rows: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def one(learner: Learner, tensors: dict, rows: Rows, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return learner.loss(self.nets(tensors), stage, rows, noise)
 
         return self.all(one, self.tensors, rows, noise)
@@ -240,14 +244,13 @@ class Learners:
         """Every loss once, forward and backward, on nothing: raises whatever vmap can't do of an algorithm."""
         first, size = self.first, (len(self.learners), self.first.cfg.batch_size)
         for stage in first.stages:
-            losses, _ = self.losses(stage, torch.zeros(*size, first.replay.row_dim), torch.zeros(*size, stage.columns))
+            blank = Rows(*(part.expand(size[0], *part.shape) for part in first.replay.blank(size[1])))
+            losses, _ = self.losses(stage, blank, torch.zeros(*size, stage.columns))
             losses.sum().backward()
-        conflicts = self.all.rows["replay.conflicts"].clone()  # of an empty ring there are some
         self.look()
-        self.all.rows["replay.conflicts"].copy_(conflicts)
 
 
-def gather(learner: Learner, unit: Tensor) -> Tensor:
+def gather(learner: Learner, unit: Tensor) -> Rows:
     rows = learner.replay.gather(unit)
     learner.diagnosis.note_sampled(learner.replay)
     return rows
@@ -259,9 +262,9 @@ class Actors:
     def __init__(self, actors: Sequence[Actor], env: Sets):
         self.actors, self.env, first = actors, env, actors[0]
         for actor in actors:
-            actor.replay.head = actor.shared.head
+            actor.replay.lie_in(actor.shared.ring)
         paths = ["obs", "faults", "normalizer.state", "normalizer.mean", "normalizer.inv_std"]
-        paths += ["replay.rows", "replay.head", "shared.normalizer.buffers"]
+        paths += [*OF_REPLAY, "shared.normalizer.buffers"]
         paths += [f"episodes.{name}" for name in first.episodes.state_dict()]
         paths += [f"windows.{name}" for name in first.windows.state_dict() if name != "steps"]
         paths += [f"shared.{name}" for name in ("episodes", "invalid", "diverged", "contact_overflows")]

@@ -16,6 +16,7 @@ from pql.config.schema import Config
 from pql.errors import RoleFailed
 from pql.files import write_atomically
 from pql.memory.pacing import critic_pacer, policy_pacer
+from pql.memory.replay import ring_state
 from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
@@ -341,8 +342,7 @@ class Monitor:
         self.begin()
         s = self.shared
         if self.cfg.checkpoint_replay:
-            filled = min(int(s.head), s.rows.shape[0])
-            checkpoint.save_tensors(folder, "replay", {"rows": s.rows[:filled], "head": s.head})
+            checkpoint.save_tensors(folder, "replay", ring_state(s.ring))
         readings = {**self.readings.state_dict(), "episodes": s.episodes}
         checkpoint.save_tensors(folder, "boards", {**readings, **{f"conflicts.{k}": v for k, v in s.conflicts.items()}})
         facts = {

@@ -22,7 +22,7 @@ from pql.run import evaluation, trainer
 from pql.run.directory import owned
 from pql.run.interrupt import Interrupt
 from pql.run.monitor import Monitor
-from pql.runtime import sync
+from pql.runtime import checkpoint, sync
 from pql.runtime.alone import pace_alone
 from pql.runtime.pack import Pack
 from tasks import TaskError
@@ -65,7 +65,7 @@ def _place(manifest: dict[str, Any] | None) -> Any:
     if manifest is None:
         return None
     counters = ("vector_steps", "critic_updates", "policy_updates", "learning_starts", "seen")
-    return (*(manifest[name] for name in counters), "replay.safetensors" in manifest["files"])
+    return (*(manifest[name] for name in counters), checkpoint.holds_ring(manifest))
 
 
 def _train(members: Sequence[Member], interrupt: Interrupt, say: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -120,8 +120,9 @@ def begin(
 ) -> Monitor:
     """The run's folder as a session begins in it, and who watches that session."""
     run_dir = Path(cfg.run_dir)
-    if manifest is not None and "replay.safetensors" not in manifest["files"]:
-        print("note: the checkpoint holds no replay ring; the run warms up again, then learning goes on")
+    if manifest is not None and not checkpoint.holds_ring(manifest):
+        old = f" of this version's form ({manifest['format']})" if checkpoint.REPLAY in manifest["files"] else ""
+        print(f"note: the checkpoint holds no replay ring{old}; the run warms up again, then learning goes on")
     if cfg.init_from is not None and folder is None:
         cfg.init_from = str(start_from(cfg.init_from, parts.shared, print))  # config.yaml names the very checkpoint
     if cfg.runtime == "parallel":
@@ -177,8 +178,8 @@ def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> 
     box = shared.weights[P_LEARNER]
     for version in (box.begun, box.version):
         version.fill_(manifest["policy_updates"])  # the P-learner publishes once as it loads
-    if "replay.safetensors" in manifest["files"]:
+    if checkpoint.holds_ring(manifest):
         shared.learning_starts = manifest["learning_starts"]
-        checkpoint.load_into(folder, "replay", {"rows": shared.rows, "head": shared.head})
+        checkpoint.load_into(folder, "replay", shared.ring)
     else:  # warm up again, with the policy at hand: there is nothing yet to sample from
         shared.learning_starts += manifest["vector_steps"]

@@ -28,8 +28,9 @@ from torch import Tensor
 from pql.files import write_atomically
 
 MANIFEST = "manifest.json"
-# 2: observations lie side by side in a replay row; 3: groups of parameters; 4: the manifest has a checksum of its own
-FORMAT, READS = 4, (3, 4)
+# 3: groups of parameters; 4: the manifest has a checksum of its own; 5: the replay ring holds an observation once
+FORMAT, READS, RING_READS = 5, (3, 4, 5), (5,)
+REPLAY = "replay.safetensors"
 KEEP = 2
 BEST = "best"
 PART = 1 << 26  # bytes of a large file that are read at once
@@ -181,6 +182,11 @@ def best(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict
             except DamagedCheckpoint as error:
                 warn(f"warning: checkpoint {error}")
     return None
+
+
+def holds_ring(manifest: dict[str, Any]) -> bool:
+    """Whether a checkpoint has a replay ring, in a form that is read."""
+    return REPLAY in manifest["files"] and manifest["format"] in RING_READS
 
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:

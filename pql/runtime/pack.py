@@ -86,7 +86,8 @@ class Pack:
 
 def check_memory(shared: Sequence[Shared]) -> None:
     """Raises UserError where the rings of so many runs have no room in this machine's memory."""
-    ring = shared[0].rows.numel() * shared[0].rows.element_size()
+    rows = shared[0].ring["rows"]
+    ring = rows.numel() * rows.element_size()
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # not every system says

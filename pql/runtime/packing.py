@@ -11,7 +11,8 @@ from pql.algorithms.survey import survey
 from pql.config import Config, make_env
 from pql.config.together import why_not_together
 from pql.errors import UserError
-from pql.memory.replay import row_dim
+from pql.memory.replay import WORD
+from pql.roles.build import ring_of
 
 # Measured on one core with 1 to 16 replicas (README): what an update or a vector step takes before there is any
 # arithmetic, which replicas share, and how fast that of small networks and a light simulation goes, which they do not.
@@ -39,7 +40,8 @@ def size_of(cfg: Config, at_a_time: int = 1) -> Size:
         raise UserError(why)
     env = make_env(cfg, 1, [0, 1])  # raises TaskError where a simulator knows no such sets
     env.close()
-    ring = cfg.algo.replay_size * row_dim(env.spaces) * 4
+    layout = ring_of(cfg, env.spaces)
+    ring = layout.slots * layout.words * WORD
     free = free_memory()
     fits = max(1, int(free / (ring * at_a_time))) if free is not None else 1 << 20
     flops = survey(algorithms.make(cfg.algo, env.spaces)).flops[V_LEARNER]

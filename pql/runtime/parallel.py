@@ -204,7 +204,8 @@ def share(shared: Any) -> None:
 
     CPU tensors lie in /dev/shm then, which containers keep small: a full one would kill with SIGBUS. Raises UserError.
     """
-    if shared.rows.device.type == "cpu" and Path("/dev/shm").is_dir() and not shared.rows.is_shared():
+    rows = shared.ring["rows"]
+    if rows.device.type == "cpu" and Path("/dev/shm").is_dir() and not rows.is_shared():
         needed = sum(t.numel() * t.element_size() for t in shared.tensors())
         free = shutil.disk_usage("/dev/shm").free
         if needed > free:

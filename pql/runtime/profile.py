@@ -23,7 +23,7 @@ SHORTEST = 10e-6  # seconds of a span worth drawing
 FILE = "trace.json"
 # method or what it belongs to -> the part whose time it is; what calls a timed method has the rest of its own time
 ACTOR = {"step": "step: rest", "act": "act", "env.step": "simulate", "note": "look for faults", "take": "store",
-         "replay.add": "copy: into replay"}  # fmt: skip
+         "replay.put": "copy: into replay", "replay.add": "copy: into replay"}  # fmt: skip
 LEARNER = {"update": "update: rest", "receive": "copy: receive", "sample": "copy: sample", "noise": "noise",
            "differentiate": "backward", "descend": "optimizer", "follow": "target copy", "publish": "copy: publish",
            "conclude": "conclude", "graphed_diagnose": "diagnose"}  # fmt: skip

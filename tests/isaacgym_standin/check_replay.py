@@ -67,7 +67,7 @@ def main(name, steps, overrides):
     for t in range(1, steps + 2 - N_STEP):
         for e in range(ENVS):
             at, where = (t - 1) * ENVS + e, (name, t, e)
-            row, want = replay.unpack(replay.rows[at][None]), fates.row(t, e, N_STEP, GAMMA)
+            row, want = replay.unpack(replay.rows_at(torch.tensor([at]))), fates.row(t, e, N_STEP, GAMMA)
             counts["rows"] += 1
             assert (float(row.weight) == 1) == (want is not None), where
             if want is None:

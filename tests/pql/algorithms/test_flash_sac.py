@@ -14,7 +14,7 @@ from pql.algorithms.base import P_LEARNER, V_LEARNER, Nets
 from pql.algorithms.flash_sac import FlashSAC, FlashSACOptions, halving
 from pql.algorithms.residual import UnitDense
 from pql.errors import UserError
-from pql.memory.replay import Batch, Transition
+from pql.memory.replay import Batch
 from pql.roles.build import LEARNERS, make_replay, prepare
 from pql.roles.flat import Flat
 from pql.run.trainer import train
@@ -220,7 +220,7 @@ def test_rewards_are_scaled_where_they_are_sampled(tiny, plugin, role):
     algorithm, _, shared = prepare(cfg, Spaces(2, 2))
     replay = make_replay(cfg, algorithm, shared)
     obs, ones = torch.zeros(cfg.num_envs, 2), torch.ones(cfg.num_envs)
-    replay.add(Transition(obs, obs, 6 * ones, obs, ones, ones))
+    replay.append(obs, obs, 6 * ones, obs)
     shared.returns.publish(torch.tensor([100.0, 0.0, 100 * 4.0**2, 10.0], dtype=torch.float64))
     learner = LEARNERS[role](cfg, algorithm, replay, shared)
     learner.step()

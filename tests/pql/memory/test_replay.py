@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from pql.memory.replay import NStepWindows, Replay, Transition
+from pql.memory.replay import RING, Layout, Replay, ring_state
 from pql.memory.shared import Mailbox
+from pql.memory.windows import NStepWindows, Places, Windows
+from pql.runtime import checkpoint
 from tasks.base import Spaces
 
 OBS, ACTION = 3, 2
@@ -20,8 +22,8 @@ def rollout(seed, num_envs, steps, habit):
     """Random vector steps, as lists of dictionaries, one per environment and step.
 
     Observations are all different, so that a row tells where it came from. `habit`: "same step" resets within the
-    step that ends an episode; "next step" spends one invalid step on it, whose transition joins two episodes;
-    either way some steps in the middle of episodes are invalid too.
+    step that ends an episode; "next step" spends one invalid step on it, whose transition joins two episodes; "all at
+    once" ends all episodes every sixth step. In any case some steps in the middle of episodes are invalid too.
     """
     rng = random.Random(seed)
     number = iter(range(10**9))
@@ -29,7 +31,7 @@ def rollout(seed, num_envs, steps, habit):
     history = []
     obs = [fresh() for _ in range(num_envs)]
     resetting = [False] * num_envs
-    for _ in range(steps):
+    for t in range(steps):
         row = []
         for e in range(num_envs):
             after = fresh()
@@ -39,12 +41,14 @@ def rollout(seed, num_envs, steps, habit):
                 step["valid"], resetting[e] = False, False
             else:
                 fate = rng.random()
+                if habit == "all at once":
+                    fate = 1.0 if t % 6 != 5 else 0.1 if t % 12 == 5 else 0.2
                 step["terminated"], step["truncated"] = fate < 0.12, 0.12 <= fate < 0.24
                 step["valid"] = rng.random() > 0.05
             ended = step["terminated"] or step["truncated"]
             resetting[e] = ended and habit == "next step"
             # same step: the next episode's first observation; next step: the terminal one, acted in once more
-            obs[e] = fresh() if ended and habit == "same step" else after
+            obs[e] = fresh() if ended and habit != "next step" else after
             row.append(step)
         history.append(row)
     return history
@@ -69,67 +73,116 @@ def slow_row(history, e, start, n, gamma):
 
 def vector_step(row):
     tensors = {name: torch.tensor([step[name] for step in row]) for name in row[0]}
-    return [tensors[k] for k in ("obs", "action", "reward", "next_obs", "terminated", "truncated", "valid")]
+    return [tensors[k] for k in ("next_obs", "action", "reward", "terminated", "truncated", "valid")]
 
 
-@pytest.mark.parametrize("habit", ["same step", "next step"])
+def observed(history, t):
+    """What is observed before vector step t, (N, OBS)."""
+    return torch.tensor([step["obs"] for step in history[t]])
+
+
+class Loop:
+    """The way of transitions into a ring, as the actor has it."""
+
+    def __init__(self, obs, replay, n):
+        self.replay, self.windows = replay, NStepWindows(len(obs), replay.layout.spaces.action_dim, n, GAMMA)
+        replay.begin(obs)
+
+    def add(self, obs, next_obs, *rest):
+        """After a vector step: what is observed next, and its true successor. Whether there were finished windows."""
+        windows = self.windows.add(self.replay.put(obs, next_obs), *rest)
+        if windows is not None:
+            self.replay.add(windows)
+        return windows is not None
+
+
+GAMMA = 0.9
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("num_envs", [1, 7])
-def test_every_stored_row_equals_the_slow_loops(habit, n, num_envs):
-    gamma, steps = 0.9, 150
-    capacity = 40 * num_envs + num_envs // 2  # wraps around three times; not a multiple of num_envs
-    history = rollout(hash((n, num_envs)) % 1000, num_envs, steps, habit)
-    windows = NStepWindows(num_envs, OBS, ACTION, n, gamma)
-    replay = Replay(capacity, num_envs, Spaces(OBS, ACTION))
-    assert replay.capacity == 40 * num_envs
-    checked = {"rows": 0, "invalid": 0, "terminated": 0, "cut": 0, "whole": 0}
-    for t, row in enumerate(history):
-        batch = windows.add(*vector_step(row))
-        assert (batch is None) == (t < n - 1)
-        if batch is None:
+@pytest.mark.parametrize(
+    ("num_envs", "habit", "ends", "dtype"),
+    [
+        (1, "same step", 1.0, torch.float32),
+        (7, "same step", 0.0, torch.float32),
+        (7, "next step", 0.1, torch.float32),
+        (7, "all at once", 0.05, torch.float32),
+        (7, "all at once", 0.1, torch.bfloat16),
+    ],
+)
+def test_every_stored_row_equals_the_slow_loops(num_envs, habit, ends, dtype, n):
+    """After every 13th vector step all rows that were ever written: those in the ring, and that the others are gone."""
+    steps, guard = 150, 3 * num_envs
+    size = 40 * num_envs + num_envs // 2  # wraps around three times; not a multiple of num_envs
+    history = rollout(10 * num_envs + n, num_envs, steps + 1, habit)
+    replay = Replay(Layout(Spaces(OBS, ACTION), num_envs, size, guard, n, GAMMA, ends, dtype))
+    assert replay.layout.capacity == 40 * num_envs
+    loop = Loop(observed(history, 0), replay, n)
+    stored_as = lambda values: torch.tensor(values).to(dtype).float().tolist()  # noqa: E731
+    place, ended = [0], 0  # of each vector step; slots are filled in order
+    checked = {"gone": 0, "invalid": 0, "terminated": 0, "cut": 0, "whole": 0}
+    for t, row in enumerate(history[:-1]):
+        written = t - n + 2  # vector steps stored by the end of this one
+        obs = observed(history, t + 1)
+        assert loop.add(obs, *vector_step(row)) == (written > 0)
+        own = sum(stored_as(step["next_obs"]) != stored_as(seen) for step, seen in zip(row, obs.tolist()))
+        place.append(place[-1] + num_envs + ended)
+        ended = own
+        if written < 1:
             continue
-        replay.add(batch)
-        written = t - n + 2  # vector steps stored so far
-        assert len(replay) == min(written, 40) * num_envs
+        left = place[-1] + num_envs + ended - replay.layout.slots  # what lies below was overwritten
+        oldest = next(start for start in range(t + 2) if place[start] >= left + 2 * guard)
+        oldest = max(min(oldest, written), written + 3 - 40)
+        assert (int(replay.oldest), int(replay.head)) == (oldest * num_envs, written * num_envs)
         if written % 13 and t != steps - 1:
             continue
-        for age in range(min(written, 40)):  # everything that the ring now holds
-            start = written - 1 - age
-            stored = replay.unpack(replay.rows[start % 40 * num_envs : (start % 40 + 1) * num_envs])
+        found = replay.unpack(replay.rows_at(torch.arange(written * num_envs)))
+        for start in range(written):
             for e in range(num_envs):
-                expected = slow_row(history[: start + n], e, start, n, gamma)
-                checked["rows"] += 1
-                if expected is None:
-                    assert stored.weight[e] == 0
-                    checked["invalid"] += 1
+                at = start * num_envs + e
+                expected = slow_row(history[: start + n], e, start, n, GAMMA)
+                if place[start] + e < left or expected is None:
+                    assert found.weight[at] == 0
+                    checked["gone" if place[start] + e < left else "invalid"] += 1
                     continue
                 obs, action, return_n, next_obs, discount = expected
-                assert stored.weight[e] == 1
-                assert stored.obs[e].tolist() == obs and stored.next_obs[e].tolist() == next_obs
-                assert torch.equal(stored.action[e], torch.tensor(action))
-                assert float(stored.return_n[e]) == pytest.approx(return_n, abs=1e-6)
-                assert float(stored.discount[e]) == pytest.approx(discount, abs=1e-7)
-                kind = "terminated" if discount == 0 else "whole" if discount == gamma**n else "cut"
+                assert found.weight[at] == 1
+                assert found.obs[at].tolist() == stored_as(obs) and found.next_obs[at].tolist() == stored_as(next_obs)
+                assert found.action[at].tolist() == stored_as(action)
+                assert float(found.return_n[at]) == pytest.approx(return_n, abs=1e-6)
+                assert float(found.discount[at]) == pytest.approx(discount, abs=1e-7)
+                kind = "terminated" if discount == 0 else "whole" if discount == GAMMA**n else "cut"
                 checked[kind] += 1
     # the test saw what it is about
-    assert checked["rows"] > 300 and min(checked["invalid"], checked["terminated"], checked["whole"]) > 10
+    assert min(checked["gone"], checked["invalid"], checked["terminated"], checked["whole"]) > 10, checked
     assert (checked["cut"] > 10) == (n > 1)
+    assert len(replay) == 37 * num_envs or ends < 0.2
+
+
+def test_a_ring_of_ants_transitions_takes_about_half_the_bytes_of_rows_with_both_observations():
+    both = 2 * 60 + 8 + 3  # words of a row: observations, action; return, discount and weight
+    for dtype, share in ((torch.float32, 0.55), (torch.bfloat16, 0.3)):
+        ring = Layout(Spaces(60, 8), 512, 5_000_000, 20 * 512, 3, dtype=dtype)
+        numbers = sum(tensor.numel() * tensor.element_size() for tensor in ring.allocate("meta").values())
+        assert numbers <= share * 5_000_000 * both * 4
 
 
 def windows_of(steps, n, gamma=0.5):
     """One environment; `steps` are (obs, reward, next_obs, terminated, truncated, valid). Returns all rows."""
-    windows = NStepWindows(1, 1, 1, n, gamma)
-    rows = []
-    for obs, reward, next_obs, terminated, truncated, valid in steps:
-        batch = windows.add(
-            torch.tensor([[float(obs)]]), torch.zeros(1, 1), torch.tensor([float(reward)]),
-            torch.tensor([[float(next_obs)]]), torch.tensor([terminated]), torch.tensor([truncated]),
-            torch.tensor([valid]),
-        )  # fmt: skip
-        if batch is not None:
-            rows.append(tuple(float(x) for x in (
-                batch.obs, batch.return_n, batch.next_obs, batch.discount, batch.weight)))  # fmt: skip
-    return rows
+    column = lambda value: torch.tensor([[float(value)]])  # noqa: E731
+    replay = Replay(Layout(Spaces(1, 1), 1, 20, n_step=n, gamma=gamma, ends=1))
+    windows = NStepWindows(1, 1, n, gamma)
+    replay.begin(column(steps[0][0]))
+    for t, (_, reward, next_obs, *facts) in enumerate(steps):
+        then = steps[t + 1][0] if t + 1 < len(steps) else next_obs
+        places = replay.put(column(then), column(next_obs))
+        facts = (torch.tensor([fact]) for fact in facts)
+        finished = windows.add(places, torch.zeros(1, 1), torch.tensor([float(reward)]), *facts)
+        if finished is not None:
+            replay.add(finished)
+    batch = replay.unpack(replay.rows_at(torch.arange(len(replay))))
+    columns = (batch.obs[:, 0], batch.return_n, batch.next_obs[:, 0], batch.discount, batch.weight)
+    return list(zip(*(column.tolist() for column in columns)))
 
 
 def test_truncated_episode_bootstraps_from_terminal_obs():
@@ -163,26 +216,26 @@ def test_window_stops_before_an_invalid_step():
 
 def test_pending_windows_continue_from_a_checkpoint():
     history = rollout(5, 4, 60, "same step")
-    whole, first, second = (NStepWindows(4, OBS, ACTION, 3, 0.9) for _ in range(3))
-    rows = []
-    for row in history:
-        batch = whole.add(*vector_step(row))
-        rows.append(batch and [part.clone() for part in batch])  # a batch is valid until the next `add`
+    whole, first, second = (NStepWindows(4, ACTION, 3, GAMMA) for _ in range(3))
+    rows, places = [], [Places(torch.tensor([9 * t]), 9 * t + torch.arange(4)) for t in range(len(history))]
+    for t, row in enumerate(history):
+        found = whole.add(places[t], *vector_step(row)[1:])
+        rows.append(found and [part.clone() for part in found])  # it is valid until the next `add`
     for t, row in enumerate(history):
         if t == 31:
             second.load_state_dict({k: v.clone() for k, v in first.state_dict().items()})
             first = second
-        found = first.add(*vector_step(row))
+        found = first.add(places[t], *vector_step(row)[1:])
         assert (found is None) == (rows[t] is None)
         assert found is None or all(torch.equal(a, b) for a, b in zip(found, rows[t]))
 
 
 def filled(num_envs, capacity, guard, vector_steps):
     """A ring whose rows say in their return when they were written."""
-    replay = Replay(capacity, num_envs, Spaces(1, 1), guard)
+    replay = Replay(Layout(Spaces(1, 1), num_envs, capacity, guard, ends=1))
     for t in range(vector_steps):
         stamp = torch.full((num_envs,), float(t))
-        replay.add(Transition(stamp[:, None], stamp[:, None], stamp, stamp[:, None], stamp, stamp))
+        replay.append(stamp[:, None], stamp[:, None], stamp, stamp[:, None] + 0.5)
     return replay
 
 
@@ -200,54 +253,78 @@ def test_sample_draws_from_all_but_the_guard_rows(vector_steps):
     assert len(replay) == 4 * (vector_steps - oldest)
 
 
+def test_an_empty_ring_gives_rows_without_weight():
+    replay = Replay(Layout(Spaces(1, 1), 4, 40, guard=4))
+    for _ in range(2):
+        batch = replay.unpack(replay.sample(16, torch.Generator().manual_seed(0)))
+        assert (batch.weight == 0).all() and len(replay) == int(replay.conflicts) == 0
+        replay.begin(torch.ones(4, 1))  # with observations, but without a transition
+
+
 def test_ring_no_larger_than_its_guard_is_refused():
     with pytest.raises(ValueError, match="larger than its guard"):
-        Replay(16, 4, Spaces(1, 1), guard=16)
+        Replay(Layout(Spaces(1, 1), 4, 16, guard=16))
 
 
-def test_ring_continues_from_a_checkpoint():
-    replay = filled(4, 40, 0, 25)
-    copy = Replay(40, 4, Spaces(1, 1))
-    copy.load_state_dict({k: v.clone() for k, v in replay.state_dict().items()})
-    assert torch.equal(copy.rows, replay.rows) and len(copy) == len(replay)
+@pytest.mark.parametrize("vector_steps", [3, 25])
+def test_ring_continues_from_a_checkpoint(tmp_path, vector_steps):
+    replay, copy = filled(4, 40, 0, vector_steps), filled(4, 40, 0, 0)
+    assert copy.is_untouched() and not replay.is_untouched()
+    state = {name: getattr(replay, name) for name in RING}
+    checkpoint.save_tensors(tmp_path, "replay", ring_state(state))
+    checkpoint.load_into(tmp_path, "replay", {name: getattr(copy, name) for name in RING})
+    for ring in (replay, copy):
+        ring.append(*torch.ones(2, 4, 1), torch.ones(4), torch.ones(4, 1))
+    assert torch.equal(copy.rows, replay.rows) and len(copy) == len(replay) == 4 * min(vector_steps + 1, 10)
     one, two = (ring.sample(64, torch.Generator().manual_seed(1)) for ring in (replay, copy))
-    assert torch.equal(one, two)
+    assert all(torch.equal(a, b) for a, b in zip(one, two))
 
 
 # --- a real writer process --------------------------------------------------------------------------------------
 
-STEPS, ENVS, WIDE = 3000, 64, 61
+STEPS, ENVS, WIDE = 1500, 64, 61
 
 
-def stamped(t, device):
-    """A vector step whose every column says t: a row mixed from two steps shows."""
-    column = torch.full((ENVS, WIDE), float(t), device=device)
-    return Transition(column, column[:, :5], column[:, 0], column, column[:, 0], column[:, 0])
+def layout(ends):
+    """Of 16 vector steps. At most lead + 1 are written while the reader gathers, and one more may be in the writing."""
+    return Layout(Spaces(WIDE, 5), ENVS, 16 * ENVS, (LEAD + 2) * ENVS, ends=ends)
 
 
-def write_ring(rows, head, read, lead):
-    """The actor's part, held back only by the reader's progress as pacing would."""
-    replay = Replay(len(rows), ENVS, Spaces(WIDE, 5), 0, rows=rows, head=head)
+LEAD = 6
+
+
+def write_ring(storage, ends, read):
+    """The actor's part, held back only by the reader's progress as pacing would; every column says the vector step.
+
+    Half of the episodes end in each of them, at an observation half a step later.
+    """
+    replay = Replay(layout(ends), storage=storage)
+    column = torch.zeros(ENVS, WIDE, device=replay.rows.device)
+    own = (torch.arange(ENVS, device=column.device) % 2)[:, None]
+    one = torch.ones(ENVS, dtype=torch.int64, device=column.device)
+    replay.begin(column)
     for t in range(STEPS):
-        while t > int(read) + lead:
+        while t > int(read) + LEAD:
             pass
-        replay.add(stamped(t, rows.device))
+        start, after = replay.put(column + 1, column + 1 - own / 2)
+        replay.add(Windows(start, column[:, :5], column[:, 0], after, one, one.bool()))
+        column += 1
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(device):
-    """The reader draws as fast as it can while the writer laps it again and again, `lead` vector steps ahead."""
-    lead, slots = 6, 16
-    # at most lead + 1 steps are written while the reader gathers, and one more may be in the writing
-    replay = Replay(slots * ENVS, ENVS, Spaces(WIDE, 5), guard=(lead + 2) * ENVS, device=device)
+@pytest.mark.parametrize("ends", [1.0, 0.0])
+def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(ends, device):
+    """The reader draws as fast as it can while the writer laps it again and again, `LEAD` vector steps ahead."""
+    storage = layout(ends).allocate(device)
+    replay = Replay(layout(ends), storage=storage)
     read = torch.zeros(1, dtype=torch.int64)
-    for tensor in (replay.rows, replay.head, read):
+    for tensor in (*storage.values(), read):
         tensor.share_memory_()
     process = torch.multiprocessing.get_context("spawn").Process(
-        target=write_ring, args=(replay.rows, replay.head, read, lead), daemon=True
+        target=write_ring, args=(storage, ends, read), daemon=True
     )
     process.start()
     generator = torch.Generator(device).manual_seed(0)
@@ -256,13 +333,16 @@ def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(device):
         if int(replay.head) == 0:
             continue
         before = int(replay.head) // ENVS
-        read.fill_(before)  # from here the writer may go on to step before + lead
+        read.fill_(before)  # from here the writer may go on to step before + LEAD
         batch = replay.unpack(replay.sample(512, generator))
         after = int(replay.head) // ENVS
-        stamps = batch.return_n
-        for column in (batch.obs, batch.action, batch.next_obs, batch.discount[:, None], batch.weight[:, None]):
-            assert (column == stamps[:, None]).all(), "a torn row"
-        assert stamps.min() >= max(0, before - slots + lead + 2) and stamps.max() < after, "a stale row"
+        stamps = batch.return_n[:, None]
+        assert (batch.weight == 1).all()
+        assert (batch.obs == stamps).all() and (batch.action == stamps).all(), "a torn row"
+        next_obs = batch.next_obs[:, :1]
+        assert (batch.next_obs == next_obs).all(), "a torn row"
+        assert ((next_obs == stamps + 1) | (next_obs == stamps + 0.5)).all(), "another's next observation"
+        assert stamps.min() >= max(0, before - 16 + LEAD + 2) and stamps.max() < after, "a stale row"
         samples += 1
     process.join(30)
     assert process.exitcode == 0 and replay.conflicts == 0

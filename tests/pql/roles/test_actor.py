@@ -83,7 +83,7 @@ def test_warm_up_acts_uniformly_and_the_policy_with_noise_after_it(actor):
                    "algo.noise_low": 0.001, "algo.noise_high": 0.001})  # fmt: skip
     for _ in range(60):
         one.step()
-    rows = one.replay.unpack(one.replay.rows[: 60 * 16])
+    rows = one.replay.unpack(one.replay.rows_at(torch.arange(60 * 16)))
     random_part, policy_part = rows.action[: 50 * 16], rows.action[50 * 16 :]
     # 1600 uniform draws in [-1, 1]: the mean's standard error is .0144, the mean square's (1/3) is .0075
     assert abs(float(random_part.mean())) < 5 * 0.0144
@@ -93,12 +93,25 @@ def test_warm_up_acts_uniformly_and_the_policy_with_noise_after_it(actor):
     assert int(one.shared.vector_steps) == 60 and int(one.replay.head) == 60 * 16
 
 
+def test_replay_may_round_what_the_normaliser_sees_exactly(actor):
+    exact, rounded = (actor(**{"algo.replay_dtype": dtype}) for dtype in ("float32", "bfloat16"))
+    for _ in range(8):  # of the warm-up
+        exact.step()
+        rounded.step()
+    assert torch.equal(exact.normalizer.state, rounded.normalizer.state)
+    one, two = (x.replay.unpack(x.replay.rows_at(torch.arange(len(x.replay)))) for x in (exact, rounded))
+    for name in ("obs", "action", "next_obs"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert torch.equal(a.bfloat16().float(), b) and not torch.equal(a, b)
+    assert torch.equal(one.return_n, two.return_n) and torch.equal(one.discount, two.discount)
+
+
 def test_rewards_are_scaled_for_learning_but_not_in_reported_returns(actor):
     plain, scaled = (actor(**{"algo.reward_scale": scale, "algo.warmup_steps": 40}) for scale in (1.0, 0.25))
     for _ in range(40):
         plain.step()
         scaled.step()
-    a, b = (x.replay.unpack(x.replay.rows[: int(x.replay.head)]).return_n[:64] for x in (plain, scaled))  # warm-up
+    a, b = (x.replay.unpack(x.replay.rows_at(torch.arange(64))).return_n for x in (plain, scaled))  # of the warm-up
     assert torch.allclose(a * 0.25, b, rtol=1e-5)
     assert float(plain.shared.episodes[2]) >= 8
     # both did the same all the while, so what is reported must be the same too, and it is not nothing

@@ -9,7 +9,6 @@ import torch
 
 from pql import config
 from pql.config import make_env
-from pql.memory.replay import row_dim
 from pql.roles.actor import Actor
 from pql.roles.build import make_replay, prepare
 from pql.run import evaluation, trainer
@@ -29,7 +28,7 @@ def test_each_row_holds_what_both_see_of_the_same_two_moments(tiny, plugin):
     actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(80):
         actor.step()
-    batch = replay.unpack(replay.rows[: int(replay.head)])
+    batch = replay.unpack(replay.rows_at(torch.arange(int(replay.head))))
     assert batch.critic_obs.shape == (79 * 8, 3)
     assert torch.equal(batch.critic_obs[:, :2], batch.obs) and torch.equal(batch.next_critic_obs[:, :2], batch.next_obs)
     steps = (batch.next_critic_obs - batch.critic_obs)[:, 2]  # the window's length; only an episode's last is cut
@@ -41,8 +40,9 @@ def test_each_row_holds_what_both_see_of_the_same_two_moments(tiny, plugin):
 def test_nothing_is_carried_where_the_critic_sees_what_the_policy_sees(tiny, plugin):
     cfg = config.load(tiny())
     algorithm, _, shared = prepare(cfg, Spaces(2, 2))
-    assert shared.rows.shape[1] == row_dim(Spaces(2, 2)) == 2 * 2 + 2 + 3
-    batch = make_replay(cfg, algorithm, shared).unpack(shared.rows)
+    replay = make_replay(cfg, algorithm, shared)
+    assert replay.rows.shape[1] == 2 + 2 + 2  # one observation, an action, return and code
+    batch = replay.unpack(replay.blank(4))
     assert batch.critic_obs.data_ptr() == batch.obs.data_ptr()
     assert batch.next_critic_obs.data_ptr() == batch.next_obs.data_ptr()
 

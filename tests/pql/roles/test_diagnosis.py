@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pql import config
-from pql.memory.replay import Transition
 from pql.memory.shared import Gauges
 from pql.roles.build import LEARNERS, make_replay, prepare
 from pql.roles.diagnosis import EVERY, Diagnosis
@@ -32,8 +31,7 @@ def write(one, n):
     """A vector step of 8 rows."""
     generator = torch.Generator().manual_seed(n)
     obs, next_obs = torch.randn(2, 8, 5, generator=generator)
-    ones = torch.ones(8)
-    one.replay.add(Transition(obs, torch.rand(8, 2, generator=generator), obs[:, 0], next_obs, 0.9 * ones, ones))
+    one.replay.append(obs, torch.rand(8, 2, generator=generator), obs[:, 0], next_obs)
     one.shared.vector_steps += 1
 
 
@@ -78,7 +76,7 @@ def test_only_rows_that_no_sample_can_have_held_are_fresh(learner):
     assert float(one.shared.gauges[one.role].sums[1, one.shared.gauges[one.role].names.index("td_error_fresh")]) == 8
     rows, numbers = one.replay.newest(4)
     assert numbers.tolist() == [240, 242, 244, 246]  # spread over the environments of the last vector step
-    assert torch.equal(rows, one.replay.rows[numbers])
+    assert torch.equal(rows.first, one.replay.rows_at(numbers).first)
 
 
 def test_age_of_sampled_rows_counts_the_transitions_that_came_after(learner):

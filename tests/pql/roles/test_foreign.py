@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pql import config
 from pql.roles.actor import Actor
@@ -38,7 +39,7 @@ def test_every_row_in_replay_is_what_its_own_observation_says(foreign, tiny, plu
     actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(steps):
         actor.step()
-    rows = replay.unpack(replay.rows[: int(replay.head)])
+    rows = replay.unpack(replay.rows_at(torch.arange(int(replay.head))))
     assert len(rows.obs) == ENVS * (steps + 1 - n_step)
     learned = terminal = cut = 0
     for obs, action, return_n, next_obs, discount, weight, *_ in zip(*rows):

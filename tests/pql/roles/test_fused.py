@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pql import config
-from pql.memory.replay import Transition
 from pql.roles import fused
 from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
@@ -47,8 +46,7 @@ def learner(tiny, plugin):
         replay, generator = make_replay(cfg, algorithm, shared), torch.Generator().manual_seed(0)
         for _ in range(40):
             obs, next_obs = torch.randn(2, 8, 5, generator=generator)
-            ones = torch.ones(8)
-            replay.add(Transition(obs, torch.rand(8, 2, generator=generator), obs[:, 0], next_obs, 0.9 * ones, ones))
+            replay.append(obs, torch.rand(8, 2, generator=generator), obs[:, 0], next_obs)
         one = ROLES[role](cfg, algorithm, replay, shared)
         one.normalizer.mean += 0.3
         one.normalizer.inv_std *= 0.7

@@ -12,7 +12,6 @@ from pql import algorithms, config
 from pql.algorithms.base import P_LEARNER, V_LEARNER, Adam, Algorithm, Group, MLPOptions
 from pql.algorithms.survey import survey
 from pql.errors import UserError
-from pql.memory.replay import Transition
 from pql.roles.build import make_replay, prepare
 from pql.roles.flat import Flat
 from pql.roles.learner import Optimizer
@@ -44,9 +43,8 @@ def learners(every_part):
         replay, generator = make_replay(cfg, algorithm, shared), torch.Generator().manual_seed(0)
         for _ in range(40):
             obs, next_obs = torch.randn(2, 8, 5, generator=generator)
-            ones = torch.ones(8)
             action = torch.rand(8, 2, generator=generator)
-            replay.add(Transition(obs, action, obs[:, 0], next_obs, 0.9 * ones, ones))
+            replay.append(obs, action, obs[:, 0], next_obs)
         return VLearner(cfg, algorithm, replay, shared), PLearner(cfg, algorithm, replay, shared)
 
     return make

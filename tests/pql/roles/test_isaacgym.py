@@ -39,7 +39,7 @@ def test_every_row_in_replay_is_what_its_own_observation_says(standin, tiny, plu
     actor = Actor(cfg, env, algorithm, replay, shared)
     for _ in range(steps):
         actor.step()
-    rows = replay.unpack(replay.rows[: int(replay.head)])
+    rows = replay.unpack(replay.rows_at(torch.arange(int(replay.head))))
     assert len(rows.obs) == ENVS * (steps + 1 - n_step)
     learned = terminal = cut = 0
     for row in zip(*rows):

@@ -36,9 +36,10 @@ def replicas(tmp_path, algo, together):
     if together:
         lay_out_rings(shareds)
     for k, shared in enumerate(shareds):
-        shared.rows.copy_(torch.randn(shared.rows.shape, generator=torch.Generator().manual_seed(k)))
-        shared.rows[:, -2:] = torch.tensor([0.9, 1.0])  # discount and weight
-        shared.head.fill_(ROWS)
+        replay, generator = make_replay(cfgs[k], parts[k].algorithm, shared), torch.Generator().manual_seed(k)
+        for _ in range(ROWS // 4):
+            obs, next_obs = torch.randn(2, 4, 3, generator=generator)
+            replay.append(obs, torch.randn(4, 2, generator=generator), obs[:, 0], next_obs)
         moments = torch.tensor([10.0, 0.1, 0.2, 0.3, 9.0, 10.0, 11.0])
         shared.normalizer.publish(moments + k)
     made = [

@@ -115,13 +115,15 @@ def test_counters_are_compared_with_what_ring_and_learners_know(trained, counter
     assert f"says {counter} 99, {told}.safetensors knows of" in said[0]
 
 
-def test_checkpoint_of_the_format_before_is_still_read(trained):
+def test_checkpoint_of_a_format_before_is_still_read_but_not_its_ring(trained, longer, capsys):
     newer = checkpoint.found(trained)[-1]
     path = newer / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["crc32"]
     path.write_text(json.dumps({**manifest, "format": 3}))
     assert checkpoint.newest(trained)[0] == newer
+    longer()
+    assert "no replay ring of this version's form (3)" in capsys.readouterr().out
 
 
 ODD = [b"\xc3\n", b"\0\0\0\0\0\0", b"5\n", b"null\n", b'{"step": 3}\n', b'{"env_steps": null}\n', b'{"env_st']

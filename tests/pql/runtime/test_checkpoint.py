@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from pql.memory.replay import RING
 from pql.runtime import checkpoint
 
 
@@ -147,22 +148,28 @@ def test_a_large_tensor_is_read_in_parts_into_the_first_rows_of_what_is_there(tm
 
 def test_resuming_takes_the_memory_of_one_ring_and_beginning_that_of_what_is_in_it(tmp_path):
     """Peak MiB of a process above what it had before: a ring of 200 that is begun, shared, and read from a file."""
-    checkpoint.save_tensors(tmp_path, "replay", {"rows": torch.rand(200, 1 << 18), "head": torch.tensor([200])})
+    stored = {"rows": torch.rand(200, 1 << 18), "offsets": torch.zeros(200, dtype=torch.int64)}
+    stored.update({name: torch.zeros(1, dtype=torch.int64) for name in RING[2:]})
+    checkpoint.save_tensors(tmp_path, "replay", stored)
     code = r"""
 import re, sys, torch
 from pathlib import Path
+from pql.memory.replay import Layout
 from pql.memory.shared import Shared
 from pql.runtime import checkpoint
+from tasks.base import Spaces
 
 # not getrusage's, which begins with the memory of whoever started this process
 peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 checkpoint.PART = 1 << 23
 before = peak()
-shared = Shared((200, 1 << 18), {}, 1, 1, 1, {}, {}, "cpu")
+ring = Layout(Spaces((1 << 18) - 3, 1), 1, 192)
+assert (ring.slots, ring.words) == (200, 1 << 18)
+shared = Shared(ring, {}, 1, 1, 1, {}, {}, "cpu")
 print(peak() - before)
 shared.share()
 print(peak() - before)
-checkpoint.load_into(Path(sys.argv[1]), "replay", {"rows": shared.rows, "head": shared.head})
+checkpoint.load_into(Path(sys.argv[1]), "replay", shared.ring)
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)

@@ -10,7 +10,6 @@ import torch
 from pql import config
 from pql.config import make_env
 from pql.memory.device import IN_FLIGHT, InFlight
-from pql.memory.replay import Transition
 from pql.roles.actor import Actor
 from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
@@ -40,8 +39,7 @@ def learner(role, tiny, algo, alike=False, **changes):
     for _ in range(100):
         rows = rows[:1].expand(8, 12) if alike else torch.randn(8, 12, device=GPU, generator=generator)
         obs, next_obs, action = rows.split((5, 5, 2), 1)
-        ones = torch.ones(8, device=GPU)
-        replay.add(Transition(obs, action.tanh(), obs[:, 0], next_obs, 0.9 * ones, ones))
+        replay.append(obs, action.tanh(), obs[:, 0], next_obs)
     return role(cfg, algorithm, replay, shared)
 
 
@@ -175,7 +173,8 @@ def test_what_is_not_a_number_is_noticed_two_steps_late_and_never_saved(tiny, tm
 
 
 CHANGES = {
-    "plain": {}, "pql_d": {"algo": "pql_d"}, "told": {"task.options.told": "true"}, "bfloat16": {"autocast": "true"},
+    "plain": {}, "pql_d": {"algo": "pql_d"}, "told": {"task.options.told": "true"},
+    "bfloat16": {"autocast": "true", "algo.replay_dtype": "bfloat16"},
     "v_on_cpu": {"algo.v_device": "cpu"}, "p_on_cpu": {"algo.p_device": "cpu"},
     "v_on_second": {"algo.v_device": "cuda:1"},
 }  # fmt: skip

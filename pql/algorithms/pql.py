@@ -47,11 +47,14 @@ class PQLOptions(MLPOptions):
     noise_high: float = key(0.8, "exploration: largest standard deviation over the environments")
     target_noise: float = key(0.8, "target policy smoothing: standard deviation")
     target_noise_clip: float = key(0.2, "target policy smoothing: bound")
+    bc_weight: float = key(
+        0.0, "weight of behaviour cloning beside values scaled to 1, for a fixed dataset; .4 is TD3+BC's 1 / alpha"
+    )
 
     def check(self, require: Require) -> None:
         super().check(require)
         require(self.max_grad_norm > 0, "max_grad_norm", "greater than 0")
-        for name in ("weight_decay", "target_noise", "target_noise_clip", "noise_low", "noise_high"):
+        for name in ("weight_decay", "target_noise", "target_noise_clip", "noise_low", "noise_high", "bc_weight"):
             require(getattr(self, name) >= 0, name, "0 or more")
 
 
@@ -103,9 +106,17 @@ class PQL(Algorithm):
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def policy_loss(self, nets: Nets, batch: Batch, noise: Tensor) -> Loss:
-        """-min Q(critic_obs, policy(obs)), mean over rows."""
-        q = self.value(nets.critic, batch.critic_obs, nets.policy(batch.obs)).amin(0)
+        """-min Q(critic_obs, policy(obs)), mean over rows.
+
+        With `bc_weight` w it is TD3+BC's (Fujimoto and Gu 2021; their loss divided by alpha = 1 / w):
+        -mean Q / mean |Q| + w * mean (policy(obs) - action)^2, the second mean over rows and components.
+        """
+        action, w = nets.policy(batch.obs), self.cfg.bc_weight
+        q = self.value(nets.critic, batch.critic_obs, action).amin(0)
         loss = -q.mean()
+        if w > 0:
+            cloning = ((action - batch.action).square().mean(1) * batch.weight).mean()
+            loss = loss / q.detach().abs().mean().clamp(min=1e-6) + w * cloning
         return loss, {"policy_loss": loss.detach()}
 
     def exploration(self, num_envs: int, device: torch.device) -> dict[str, Tensor]:

@@ -22,6 +22,10 @@ def validate(cfg: Config) -> None:
         value = OmegaConf.select(values, name)
         require(not isinstance(value, float) or math.isfinite(value), name, "a finite number")
     require(cfg.runtime in ("parallel", "sync"), "runtime", "parallel, sync or auto")
+    require(cfg.data is None or cfg.runtime == "sync", "runtime", "sync with data=: there is no actor to run beside")
+    require(cfg.data is not None or cfg.passes is None, "passes", "left out without data=: algo.utd sets the ratio")
+    require(cfg.passes is None or cfg.passes > 0, "passes", "greater than 0")
+    require(cfg.data is None or not cfg.profile, "profile", "false with data=")
     require(cfg.matmul_precision in ("highest", "high", "medium"), "matmul_precision", "highest, high or medium")
     for name in ("num_envs", "max_env_steps", "eval_episodes", "log_interval", "lead_steps"):
         require(getattr(cfg, name) >= 1, name, "at least 1")
@@ -52,8 +56,10 @@ def validate(cfg: Config) -> None:
 
 def check_identity(cfg: Config, saved: Config) -> None:
     new, old = OmegaConf.structured(cfg), OmegaConf.structured(saved)
-    mine = (name for name, about in known_keys(saved.algo.name).items() if about.get("identity"))
-    for name in ("algo.name", *IDENTITY, *mine):
+    mine = {name for name, about in known_keys(saved.algo.name).items() if about.get("identity")}
+    if cfg.data is not None:  # passes may be added
+        mine.discard("algo.critic_updates_per_step")
+    for name in ("algo.name", *IDENTITY, *sorted(mine)):
         a, b = (OmegaConf.select(values, name, throw_on_missing=False) for values in (new, old))
         if a != b:
             raise UserError(

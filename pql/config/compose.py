@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import tasks
 from pql import algorithms
+from pql.config import offline
 from pql.config.checks import check_identity, validate
 from pql.config.composed import PATHS, composed_once
 from pql.config.devices import device_for, resolve_device, runtime_for
@@ -44,6 +45,11 @@ def load(overrides: list[str], composed: dict[Any, DictConfig] | None = None) ->
     if new:
         print(f"importing {', '.join(new)}, as {given['run_dir']}/config.yaml says")
     import_plugins(plugins)
+    options: dict[str, Any] = {}
+    if saved is None and given.get("data") is not None and not {"task", "task.name"} & given.keys():
+        words, options = offline.task_words(given)
+        overrides = [*overrides, *words]
+        given.update(parse(words))
     _check_choices(given)
     if saved is None:
         algo = str(given.get("algo", given.get("algo.name", DEFAULTS["algo"])))
@@ -57,7 +63,8 @@ def load(overrides: list[str], composed: dict[Any, DictConfig] | None = None) ->
     _check_keys(given, algo)
     make = lambda: composed_once(composed, overrides, given, lambda: _compose(overrides, given, algo))  # noqa: E731
     cfg = _typed(make() if saved is None else _override(saved, given))
-    _resolve(cfg, given)
+    cfg.task.options.update({name: value for name, value in options.items() if name not in cfg.task.options})
+    _resolve(cfg, given, saved is None)
     validate(cfg)
     if saved is not None:
         check_identity(cfg, _typed(saved))
@@ -359,7 +366,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _resolve(cfg: Config, given: dict[str, Any]) -> None:
+def _resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
     cfg.device = str(device_for(cfg.device, cfg.task.name, cfg.sim.name))
     with contextlib.suppress(tasks.TaskError):  # it is said where the environments are made
         cfg.sim.name = tasks.chosen(cfg.task.name, cfg.sim.name, cfg.device)
@@ -370,6 +377,8 @@ def _resolve(cfg: Config, given: dict[str, Any]) -> None:
     for name in ("v_device", "p_device"):
         if getattr(a, name) is not None:
             setattr(a, name, str(resolve_device(getattr(a, name), f"algo.{name}")))
+    if cfg.data is not None:
+        offline.resolve(cfg, given, fresh)
     if "algo.utd" in given:
         a.critic_updates_per_step = None
     if a.critic_updates_per_step is None:

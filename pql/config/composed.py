@@ -7,7 +7,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-PATHS = ("run_dir", "init_from")
+PATHS = ("run_dir", "init_from", "data")
 
 
 def composed_once(

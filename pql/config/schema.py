@@ -53,6 +53,11 @@ class Config:
     run_dir: Optional[str] = key(None, "where everything is written; null: runs/<task>_<algo>_s<seed>_<time>")
     resume: bool = key(False, "continue run_dir from its last good checkpoint, or start it")
     init_from: Optional[str] = key(None, "a run or checkpoint whose networks and normaliser this one begins with")
+    data: Optional[str] = key(
+        None, "learn from this dataset alone (a folder, or one of Minari's): from max_env_steps of its transitions; "
+        "eval_interval, log_interval and checkpoint_interval then count critic updates"
+    )
+    passes: Optional[float] = key(None, "data: passes over it, which are algo.utd x algo.batch_size; null: 256")
     max_env_steps: int = key(100_000_000, "stop after this many transitions")
     max_time: Optional[float] = key(None, "stop after this many seconds of training, earlier sessions included")
     eval_interval: int = key(5_000_000, "transitions between evaluations; 0: only at the end")
@@ -75,7 +80,7 @@ class Config:
 
 
 # A resumed run must agree with its checkpoint on these, and on the keys that an algorithm says so of.
-IDENTITY = ("task.name", "task.options", "task.cfg", "num_envs", "lead_steps")
+IDENTITY = ("task.name", "task.options", "task.cfg", "num_envs", "lead_steps", "data")
 FREE = ("task.options.", "task.cfg.")  # the task says which keys there are
 
 

@@ -69,6 +69,8 @@ def why_not_together(cfgs: Sequence[Config]) -> str | None:
         return f"runtime={first.runtime} trains one run at a time (runtime=sync several side by side)"
     if first.device != "cpu":
         return f"device={first.device}: only on the CPU are runs trained side by side"
+    if first.data is not None:
+        return "data= trains one run at a time"
     if first.max_time is not None:
         return f"max_time={first.max_time:g} is each run's own time"
     if first.profile:

@@ -66,6 +66,8 @@ def replay_guard(cfg) -> int:
     does, the V-learner can still do `tolerance / ratio` updates, each worth 1 / ratio vector steps. On a GPU the
     gathering may belong to an update that was counted already.
     """
+    if cfg.data is not None:  # nobody writes
+        return 0
     critic, policy = critic_pacer(cfg), policy_pacer(cfg)
     behind = IN_FLIGHT if cfg.device.startswith("cuda") else 0
     critic_updates = (policy.tolerance + behind) / policy.ratio + critic.tolerance + behind

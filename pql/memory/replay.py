@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -212,12 +212,12 @@ class Replay:
         self.offsets.index_copy_(0, self.head // envs % self._blocks, windows.start - self.head)
         self.head += envs
 
-    def append(self, obs: Tensor, action: Tensor, return_n: Tensor, next_obs: Tensor, steps: int = 1) -> None:
-        """N rows of windows of so many steps that have no observation in common with others."""
+    def append(self, obs: Tensor, action: Tensor, return_n: Tensor, next_obs: Tensor, steps: Any = 1) -> None:
+        """N rows of windows of so many steps (a number or (N,), see `Windows`), which share no observation."""
         self.begin(obs)
         start, after = self.put(next_obs, next_obs)
-        taken = torch.full_like(self._envs, steps)
-        self.add(Windows(start, action, return_n, after, taken, taken > 0))
+        none = torch.zeros_like(self._envs)
+        self.add(Windows(start, action, return_n, after, none + steps, none == 0))
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Rows:
         """`batch_size` rows, uniformly with replacement, as copies."""

@@ -211,6 +211,9 @@ class Actor:
             self.normalizer.update(obs)
             self.shared.normalizer.publish(self.normalizer.state)
 
+    def close(self) -> None:
+        self.env.close()
+
     def state_dict(self) -> dict[str, Tensor]:
         self.demand_no_faults(self.faults)
         state = {"normalizer": self.normalizer.state, "generator": self.generator.get_state()}

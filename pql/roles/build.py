@@ -15,6 +15,7 @@ from pql.memory.pacing import replay_guard
 from pql.memory.replay import DTYPES, Layout, Replay
 from pql.memory.shared import Shared
 from pql.roles.actor import Actor, seen_by_actor
+from pql.roles.dataset import Dataset
 from pql.roles.diagnosis import names_of
 from pql.roles.flat import Flat
 from pql.roles.learner import Learner, seed_of
@@ -95,10 +96,15 @@ def make_replay(cfg: Any, algorithm: Algorithm, shared: Shared) -> Replay:
 
 def make_role(
     role: str, cfg: Any, algorithm: Algorithm, shared: Shared, sim_threads: int | None = None
-) -> Actor | Learner:
-    """The actor, with environments of its own that it closes, or a learner. Raises TaskError."""
+) -> Actor | Dataset | Learner:
+    """The actor, with environments of its own that it closes, or the dataset in its place, or a learner.
+
+    Raises TaskError.
+    """
     replay = make_replay(cfg, algorithm, shared)
     if role in LEARNERS:
         return LEARNERS[role](cfg, algorithm, replay, shared)
+    if cfg.data is not None:
+        return Dataset(cfg, algorithm, replay, shared)
     env = make_env(cfg, cfg.num_envs, seed_of(cfg.seed, "environments") % 2**31, sim_threads)
     return Actor(cfg, env, algorithm, replay, shared)

@@ -147,6 +147,7 @@ class Learner:
             for name in dict.fromkeys(group.loss for group in self.groups)
         ]
         self.resets = Resets(cfg, self.role)
+        self.clock = shared.critic_updates if cfg.data is not None else shared.vector_steps
         graphs = cfg.cuda_graphs and device == home
         self.graphed_step = TorchGraph(self.step, device, [self.generator], graphs, "updates")
         self.diagnosis = Diagnosis(algorithm, self.role, self.cfg.batch_size, replay, device)
@@ -186,7 +187,7 @@ class Learner:
     def update(self) -> None:
         """One gradient step of every group."""
         self.begin_anew_if_due()
-        if self.diagnosis.due(int(self.counter), int(self.shared.vector_steps)):
+        if self.diagnosis.due(int(self.counter), int(self.clock)):
             self.graphed_diagnose()
         self.graphed_step()
         self.count()

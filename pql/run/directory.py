@@ -39,21 +39,24 @@ def owned(run_dir: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def begin(run_dir: Path, cfg: Any, env_steps: int | None) -> None:
+def begin(run_dir: Path, cfg: Any, manifest: dict[str, Any] | None) -> None:
     """Make a folder this run's: its configuration, and a line of settings.jsonl with the env step from which it holds.
 
     Whoever reads the run's curve need not credit all of it to the settings of its last session. In this order a run
     that is killed in between, or finds the disk full, has at worst a line of settings that held for no step.
 
     Args:
-        env_steps: of the checkpoint from which it goes on; None where it begins.
+        manifest: of the checkpoint from which it goes on; None where it begins.
     """
-    if env_steps is None:  # what a start that reached no checkpoint has left
+    if manifest is None:  # what a start that reached no checkpoint has left
         for name in ("metrics.jsonl", "settings.jsonl"):
             (run_dir / name).unlink(missing_ok=True)
         for name in ("tensorboard", "best"):
             shutil.rmtree(run_dir / name, ignore_errors=True)
-    append_line(run_dir / "settings.jsonl", json.dumps({"env_steps": env_steps or 0, **dataclasses.asdict(cfg)}))
+    at = {"env_steps": manifest["env_steps"] if manifest else 0}
+    if cfg.data is not None:
+        at["critic_updates"] = manifest["critic_updates"] if manifest else 0
+    append_line(run_dir / "settings.jsonl", json.dumps({**at, **dataclasses.asdict(cfg)}))
     save(cfg, run_dir / "config.yaml")
 
 

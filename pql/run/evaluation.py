@@ -109,8 +109,11 @@ class DeployedPolicy(nn.Module):
         self.register_buffer("mean", normalizer.mean[:obs_dim].clone())
         self.register_buffer("inv_std", normalizer.inv_std[:obs_dim].clone())
 
+    def normalized(self, obs: Tensor) -> Tensor:
+        return ((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip)
+
     def forward(self, obs: Tensor) -> Tensor:
-        return self.algorithm.act(self.policy, ((obs - self.mean) * self.inv_std).clamp(-self.clip, self.clip))
+        return self.algorithm.act(self.policy, self.normalized(obs))
 
 
 def load_policy(

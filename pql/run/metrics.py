@@ -31,9 +31,10 @@ class MetricsWriter:
     Where the disk is full, what finds no room is lost and one line says so; with room again it goes on.
 
     Args:
-        keep_until: of a run that is resumed: the env steps of its checkpoint. What came after, it repeats.
+        keep_until: of a run that is resumed: its checkpoint's count. What came after, it repeats.
         diagnostics: names of what is measured besides, for TensorBoard's groups.
         say: takes a line for people.
+        axis: which of a line's counts grows: env_steps, or critic_updates on a fixed dataset.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class MetricsWriter:
         keep_until: int | None = None,
         say: Callable[[str], None] = print,
         diagnostics: Iterable[str] = (),
+        axis: str = "env_steps",
     ):
+        self.axis = axis
         self.run_dir, self.path, self.say, self.cfg = run_dir, run_dir / "metrics.jsonl", say, cfg
         self.groups = {**dict.fromkeys(diagnostics, "diagnostics"), **GROUPS}
         self.lost = 0  # lines since the disk was found full
@@ -52,12 +55,12 @@ class MetricsWriter:
         if keep_until is not None:
             self._drop_after(keep_until)
         self.tensorboard: Any = None
-        self.wandb = _wandb(run_dir, cfg, keep_until is not None) if use_wandb else None
+        self.wandb = _wandb(run_dir, cfg, keep_until is not None, axis) if use_wandb else None
 
-    def _drop_after(self, env_steps: int) -> None:
+    def _drop_after(self, count: int) -> None:
         if self.path.exists():
             lines = read_metrics(self.path, self.say)
-            kept = [line for line in lines if line["env_steps"] <= env_steps]
+            kept = [line for line in lines if line[self.axis] <= count]
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, values: dict[str, Any]) -> None:
@@ -89,12 +92,12 @@ class MetricsWriter:
                 self.tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.purge)
                 if self.cfg is not None:
                     text = "\n".join(f"    {line}" for line in dumps(self.cfg).splitlines())  # as Markdown: verbatim
-                    self.tensorboard.add_text("config", text, values["env_steps"])
+                    self.tensorboard.add_text("config", text, values[self.axis])
             for name, value in values.items():
-                if name != "env_steps" and isinstance(value, (int, float)):
-                    self.tensorboard.add_scalar(self.tag(name), value, values["env_steps"])
+                if name != self.axis and isinstance(value, (int, float)):
+                    self.tensorboard.add_scalar(self.tag(name), value, values[self.axis])
         except OSError:  # its thread has ended
-            self.tensorboard, self.purge = None, values["env_steps"]
+            self.tensorboard, self.purge = None, values[self.axis]
             raise
 
     def tag(self, name: str) -> str:
@@ -115,10 +118,10 @@ class MetricsWriter:
             self.wandb.finish()
 
 
-def _wandb(run_dir: Path, cfg: Any, resumed: bool) -> Any:
-    """A run of Weights & Biases, the same one when this run is resumed, plotted over env steps.
+def _wandb(run_dir: Path, cfg: Any, resumed: bool, axis: str) -> Any:
+    """A run of Weights & Biases, the same one when this run is resumed, plotted over `axis`.
 
-    Its own step only ever rises, where an evaluation is written after lines of later env steps.
+    Its own step only ever rises, where an evaluation is written after lines of later steps.
     """
     import wandb
 
@@ -128,8 +131,8 @@ def _wandb(run_dir: Path, cfg: Any, resumed: bool) -> Any:
     cfg = dataclasses.asdict(cfg) if dataclasses.is_dataclass(cfg) else cfg
     name = known.read_text().strip()
     run = wandb.init(dir=str(run_dir), name=run_dir.name, id=name, config=cfg, resume="allow")
-    run.define_metric("env_steps")
-    run.define_metric("*", step_metric="env_steps")
+    run.define_metric(axis)
+    run.define_metric("*", step_metric=axis)
     return run
 
 
@@ -154,32 +157,33 @@ def read_metrics(path: Path, say: Callable[[str], None] = lambda text: None) -> 
 class Progress:
     """One line that says how far, how well, how fast; rewritten in place on a terminal, printed now and then else."""
 
-    def __init__(self, max_env_steps: int, max_time: float | None, every: float = 1.0):
-        self.max_env_steps, self.max_time = max_env_steps, max_time
+    def __init__(self, limit: int, max_time: float | None, every: float = 1.0, unit: str = "steps"):
+        self.limit, self.max_time, self.unit = limit, max_time, unit
         self.terminal = sys.stdout.isatty()
         self.every = every if self.terminal else 10.0
         self.last = -math.inf
         self.rates: tuple[float, int, int] | None = None
         self.shown = {"steps": math.nan, "updates": math.nan}
 
-    def show(self, env_steps: int, updates: int, wall: float, train: float, evaluated: float | None) -> None:
+    def show(self, count: int, updates: int, wall: float, train: float, evaluated: float | None) -> None:
         now = time.monotonic()
         if now - self.last < self.every:
             return
         if self.rates is not None and now > self.rates[0]:
             seconds = now - self.rates[0]
-            self.shown["steps"] = (env_steps - self.rates[1]) / seconds
+            self.shown["steps"] = (count - self.rates[1]) / seconds
             self.shown["updates"] = (updates - self.rates[2]) / seconds
-        self.rates, self.last = (now, env_steps, updates), now
-        left = (self.max_env_steps - env_steps) / self.shown["steps"] if self.shown["steps"] > 0 else math.inf
+        self.rates, self.last = (now, count, updates), now
+        left = (self.limit - count) / self.shown["steps"] if self.shown["steps"] > 0 else math.inf
         if self.max_time is not None:
             left = min(left, self.max_time - wall)
         line = (
-            f"{_short(env_steps):>6} steps | return {_number(train):>6}"
-            f" eval {_number(evaluated):>6} | {_short(self.shown['steps']):>5} steps/s"
-            f" {_number(self.shown['updates']):>4} updates/s | utd {updates / max(1, env_steps):.2e}"
-            f" | left {_clock(left)}"
-        )
+            f"{_short(count):>6} {self.unit} | return {_number(train):>6}"
+            f" eval {_number(evaluated):>6} | {_short(self.shown['steps']):>5} {self.unit}/s"
+            + (f" {_number(self.shown['updates']):>4} updates/s | utd {updates / max(1, count):.2e}"
+               if self.unit == "steps" else "")
+            + f" | left {_clock(left)}"
+        )  # fmt: skip
         line = line[:110]
         _print(*((f"\r{line}\x1b[K", "") if self.terminal else (line,)))
 

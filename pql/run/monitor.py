@@ -21,13 +21,12 @@ from pql.roles.build import Parts
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
-from pql.run import advice, clock, directory, evaluation
+from pql.run import clock, directory, evaluation
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import MetricsWriter, Progress
+from pql.run.notes import Notes
 from pql.run.readings import Readings
 from pql.runtime import checkpoint, profile
-
-MAX_DIVERGED = 0.1  # the share of transitions past which a run is refused, once there are as many as environments
 
 
 class Monitor:
@@ -40,6 +39,8 @@ class Monitor:
             little by little through `evaluate_a_little` (several processes).
         interrupt: says whether a signal asked the run to end.
     """
+
+    axis = "env_steps"  # the count by which a line, a checkpoint, an evaluation is placed
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Monitor:
         self.pacers = critic_pacer(cfg, shared.learning_starts), policy_pacer(cfg)
         self.max_vector_steps = -(-cfg.max_env_steps // cfg.num_envs)
         shared.step_limit.fill_(self.max_vector_steps)
-        self.seen = 0 if manifest is None else manifest["seen"]  # env steps at the last tick
+        self.seen = 0 if manifest is None else manifest["seen"]  # clock at the last tick
         self.logged = self.evaluated_at = (-1, -1, -1)  # counters at the last line and the last evaluation
         self.readings = Readings(shared)
         self.earlier_time = 0.0 if manifest is None else manifest["wall_time_s"]
@@ -76,9 +77,8 @@ class Monitor:
         self.side_by_side = 1  # runs in this process, whose time `wall_time` is
         self.pace_alone: Sequence[float] | None = None  # seconds of a step and of either update, where that was timed
         _, best = (manifest and checkpoint.best(self.run_dir)) or (None, None)
-        known = best is not None and best["env_steps"] <= manifest["env_steps"]  # else this run never got there
+        known = best is not None and best[self.axis] <= manifest[self.axis]  # else this run never got there
         self.best = (best["eval_return"], best["env_steps"]) if known else (-math.inf, 0)
-        self.told_diverged = self.told_support = False
         self.took: float | None = None  # seconds of the last evaluation
         try:
             self.first_state = env.state_dict()
@@ -86,11 +86,20 @@ class Monitor:
             self.first_state = None
         self.manifest, self.began_at = manifest, self.counters
         self.writer: MetricsWriter | None = None
-        self.progress = Progress(cfg.max_env_steps, cfg.max_time)
+        self.progress = self.make_progress()
+        self.notes = Notes(cfg, self.progress.message)
 
     @property
     def env_steps(self) -> int:
         return int(self.shared.vector_steps) * self.cfg.num_envs
+
+    @property
+    def clock(self) -> int:
+        """What intervals and the numbers of checkpoints count."""
+        return self.env_steps
+
+    def make_progress(self) -> Progress:
+        return Progress(self.cfg.max_env_steps, self.cfg.max_time)
 
     @property
     def interrupted(self) -> str | None:
@@ -127,10 +136,10 @@ class Monitor:
     def begin(self) -> None:
         """Make the folder this run's; once."""
         if self.writer is None:
-            steps = None if self.manifest is None else self.manifest["env_steps"]
-            directory.begin(self.run_dir, self.cfg, steps)
+            cfg, since = self.cfg, self.manifest and self.manifest[self.axis]
+            directory.begin(self.run_dir, cfg, self.manifest)
             seen = [name for gauges in self.shared.gauges.values() for name in gauges.names]
-            self.writer = MetricsWriter(self.run_dir, self.cfg, self.cfg.wandb, steps, self.progress.message, seen)
+            self.writer = MetricsWriter(self.run_dir, cfg, cfg.wandb, since, self.progress.message, seen, self.axis)
             (self.run_dir / "summary.json").unlink(missing_ok=True)
 
     def tick(self) -> None:
@@ -146,11 +155,11 @@ class Monitor:
         self.go_on()
 
     def log_if_due(self) -> None:
-        if self._crossed(self.cfg.log_interval, self.env_steps):
+        if self._crossed(self.cfg.log_interval, self.clock):
             self.log()
 
     def evaluation_due(self) -> bool:
-        due = self._crossed(self.cfg.eval_interval, self.env_steps) and not (self._last() and self.in_background)
+        due = self._crossed(self.cfg.eval_interval, self.clock) and not (self._last() and self.in_background)
         return due and self.evaluation is None
 
     def _last(self) -> bool:
@@ -159,7 +168,7 @@ class Monitor:
 
     def go_on(self) -> None:
         """What else comes with a tick, after log and evaluation: a checkpoint, the time limit, the progress line."""
-        cfg, now = self.cfg, self.env_steps
+        cfg, now = self.cfg, self.clock
         save = self._crossed(cfg.checkpoint_interval, now) and not self._last()
         self.seen = now
         if save:
@@ -167,8 +176,8 @@ class Monitor:
                 self.save()
             except OSError as error:
                 self.progress.message(
-                    f"warning: no checkpoint at {now} env steps ({error.strerror}): training goes on, the ones before "
-                    "stay, and it is tried again at the next interval"
+                    f"warning: no checkpoint at {now} {self.axis} ({error.strerror}): training goes on, the ones "
+                    "before stay, and it is tried again at the next interval"
                 )
         if cfg.max_time is not None and self.wall_time >= cfg.max_time:
             self.shared.step_limit.fill_(0)
@@ -210,36 +219,18 @@ class Monitor:
             "diverged_episodes": int(s.diverged),
             "contact_overflows": int(s.contact_overflows),
         }
-        self._look_at_diverged(line["diverged_episodes"], env_steps)
+        self.notes.look_at_diverged(line["diverged_episodes"], env_steps)
         waited = s.waited if self.ended is None else self.waited_in_all
         line.update(self.readings.take(updates, now, waited, keep))
-        self._look_at_support(line.get("mass_at_ends", 0.0))
+        self.notes.look_at_support(line.get("mass_at_ends", 0.0))
         self.logged = self.counters
+        line.update(self.told())
         self.writer.write(line)
         return line
 
-    def _look_at_diverged(self, diverged: int, env_steps: int) -> None:
-        """Say at the first time that transitions leave the finite numbers. Raises RoleFailed past MAX_DIVERGED."""
-        told = (
-            f"{diverged} of {env_steps} transitions diverged (a reward, an observation or the simulation was NaN or "
-            "infinite)"
-        )
-        if diverged > max(self.cfg.num_envs, MAX_DIVERGED * env_steps):
-            raise RoleFailed(
-                f"{told}, more than {MAX_DIVERGED:.0%}: mend the task; "
-                f"python -m tasks.check {self.cfg.task.name} tries it without learning"
-            )
-        if diverged and not self.told_diverged:
-            self.told_diverged = True
-            self.progress.message(f"note: {told}: they end their episodes and nothing is learned from them; "
-                                  "diverged_episodes in metrics.jsonl counts on")  # fmt: skip
-
-    def _look_at_support(self, mass: float) -> None:
-        """Say at the first time that the critic's support is too small."""
-        if mass > advice.MASS_AT_ENDS and not self.told_support:
-            self.told_support = True
-            self.progress.message(f"note: {mass:.0%} of the targets' probability lies at the ends of the critic's "
-                                  "support (mass_at_ends in metrics.jsonl, docs/metrics.md)")  # fmt: skip
+    def told(self) -> dict[str, Any]:
+        """What else a line and the summary say."""
+        return {}
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
@@ -291,6 +282,7 @@ class Monitor:
         self.writer.write(
             {
                 **self.evaluated,
+                **self.told(),
                 "eval_return": self.last_return,
                 "eval_return_std": float(returns.std()),
                 "eval_length": float(result.lengths.mean()),
@@ -347,6 +339,7 @@ class Monitor:
         checkpoint.save_tensors(folder, "boards", {**readings, **{f"conflicts.{k}": v for k, v in s.conflicts.items()}})
         facts = {
             "task": self.cfg.task.name,
+            "env_steps": self.env_steps,
             "vector_steps": int(s.vector_steps),
             "critic_updates": int(s.critic_updates),
             "policy_updates": int(s.policy_updates),
@@ -356,7 +349,7 @@ class Monitor:
             "wall_time_s": self.wall_time,
             **clock.alone(self),
         }
-        checkpoint.finish(folder, self.env_steps, facts)
+        checkpoint.finish(folder, self.clock, facts)
 
     def restore_shared(self, folder: Path) -> None:
         """After `restore_counters`: the readings that a log line's means are taken from."""
@@ -392,6 +385,7 @@ class Monitor:
             "torch": torch.__version__,
             "runs_side_by_side": self.side_by_side,
             "python": platform.python_version(),
+            **self.told(),
             **more,
         }
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}  # JSON

@@ -12,6 +12,7 @@ from pql.algorithms.base import P_LEARNER
 from pql.config import Config, make_env
 from pql.errors import RoleFailed, UserError
 from pql.files import FULL
+from pql.memory.dataset import Steps
 from pql.memory.shared import Shared
 from pql.roles.build import Parts, prepare
 from pql.roles.learner import seed_of
@@ -21,6 +22,7 @@ from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
 from pql.run.metrics import read_metrics
 from pql.run.monitor import Monitor
+from pql.run.offline import OfflineMonitor, learn_from, open_data
 from pql.run.video import record
 from pql.run.warm_start import start_from
 from pql.runtime import checkpoint, parallel, sync
@@ -56,6 +58,8 @@ def done_already(cfg: Config) -> dict[str, Any]:
 
 def wants_more(cfg: Config, done: dict[str, Any]) -> bool:
     """Whether a completed run has limits by now that lie beyond its end."""
+    if cfg.data is not None:
+        return int(cfg.algo.utd * done["env_steps"] + 1e-6) > done["critic_updates"]
     return cfg.max_env_steps > done["env_steps"] and (cfg.max_time or math.inf) > done["wall_time_s"]
 
 
@@ -91,7 +95,9 @@ def go_on(
     cfg: Config, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Train from a checkpoint, or from the start, to the end."""
-    monitor = begin(cfg, prepare(cfg, env.spaces, None, env.metric_names), env, interrupt, folder, manifest)
+    steps = None if cfg.data is None else open_data(cfg, env.spaces)
+    parts = prepare(cfg, env.spaces, None, env.metric_names)
+    monitor = begin(cfg, parts, env, interrupt, folder, manifest, steps)
     if cfg.compile:
         monitor.progress.message("compiling the losses: half a minute to two (compile=false: none)")
     try:
@@ -116,11 +122,16 @@ def go_on(
 
 
 def begin(
-    cfg: Config, parts: Parts, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None
-) -> Monitor:
-    """The run's folder as a session begins in it, and who watches that session."""
+    cfg: Config, parts: Parts, env: Any, interrupt: Interrupt, folder: Path | None, manifest: dict[str, Any] | None,
+    steps: Steps | None = None,
+) -> Monitor:  # fmt: skip
+    """The run's folder as a session begins in it, and who watches that session.
+
+    Args:
+        steps: the fixed dataset to learn from, if there is one.
+    """
     run_dir = Path(cfg.run_dir)
-    if manifest is not None and not checkpoint.holds_ring(manifest):
+    if manifest is not None and steps is None and not checkpoint.holds_ring(manifest):
         old = f" of this version's form ({manifest['format']})" if checkpoint.REPLAY in manifest["files"] else ""
         print(f"note: the checkpoint holds no replay ring{old}; the run warms up again, then learning goes on")
     if cfg.init_from is not None and folder is None:
@@ -129,10 +140,13 @@ def begin(
         parallel.share(parts.shared)
     if folder is not None:
         restore_counters(parts.shared, folder, manifest)
-    monitor = Monitor(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
+    if steps is not None:
+        learn_from(cfg, parts, steps)
+    kind = Monitor if steps is None else OfflineMonitor
+    monitor = kind(cfg, parts, env, manifest, cfg.runtime == "sync", interrupt)
     if folder is not None:
         monitor.restore_shared(folder)
-        monitor.progress.message(f"resuming {run_dir} at {monitor.env_steps} env steps")
+        monitor.progress.message(f"resuming {run_dir} at {monitor.clock} {monitor.axis.replace('_', ' ')}")
     return monitor
 
 

@@ -1,6 +1,6 @@
 """Checkpoints: a folder per checkpoint, written whole or not at all, loaded without executing code.
 
-    checkpoints/000002000000/   the number: env steps
+    checkpoints/000002000000/   the number: env steps; critic updates on a fixed dataset
         actor.safetensors  v_learner.safetensors  p_learner.safetensors  replay.safetensors
         manifest.json           counters, sizes and CRC-32 of each file and of the manifest itself
     best/                       policy and normaliser alone, of the evaluation that returned most
@@ -77,9 +77,13 @@ def writing(run_dir: Path) -> Iterator[Path]:
         raise
 
 
-def finish(folder: Path, env_steps: int, facts: dict[str, Any]) -> Path:
-    """Write the manifest, give the checkpoint its name, drop all but the newest two."""
-    target = _finish(folder, env_steps, facts, folder.with_name(f"{env_steps:012d}"))
+def finish(folder: Path, number: int, facts: dict[str, Any]) -> Path:
+    """Write the manifest, give the checkpoint its name, drop all but the newest two.
+
+    Args:
+        number: env steps or, where `facts` tells of these, another count that grows.
+    """
+    target = _finish(folder, number, facts, folder.with_name(f"{number:012d}"))
     for old in found(target.parent.parent)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target

@@ -51,12 +51,12 @@ def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
     for trace in traces:
         trace.begin_anew()
     try:
-        take_turns(monitor, *roles)
+        take_turns(monitor, *roles) if cfg.data is None else learn_alone(monitor, *roles[1:])
         monitor.stop_clock()
         if monitor.moved:
             monitor.save()
     finally:
-        roles[0].env.close()
+        roles[0].close()
     if traces:
         monitor.show_profile([trace.as_dict() for trace in traces])
 
@@ -81,3 +81,15 @@ def take_turns(monitor: Any, actor: Any, v_learner: Any, p_learner: Any) -> None
             if monitor.finished():
                 break
             actor.step()
+
+
+def learn_alone(monitor: Any, v_learner: Any, p_learner: Any) -> None:
+    """`take_turns` where all data is there: what is due comes after every critic update."""
+    while not monitor.interrupted:
+        if monitor.policy_update_due():
+            p_learner.update()
+            continue
+        monitor.tick()
+        if monitor.finished():
+            break
+        v_learner.update()

@@ -74,7 +74,7 @@ def as_sets(table: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
             raise InputError(f"set={key}: no such column; {nearest(key, keys_of(table))}")
     if not keys:
         return table
-    joined = table[list(keys)].astype(str).agg(",".join, axis=1)
+    joined = table[list(keys)].map(str).agg(",".join, axis=1)
     return table.assign(set=joined)
 
 
@@ -102,7 +102,7 @@ def check_keys(table: pd.DataFrame, source: str, axes: Sequence[str] = ()) -> li
             known = [column for column in columns if column in table]
             return bool(table.groupby(known, dropna=False)[key].nunique(dropna=False).max() == 1)
 
-        values = sorted(table[key].astype(str).unique())
+        values = sorted(table[key].map(str).unique())
         shown = ", ".join(values[:4]) + (", ..." if len(values) > 4 else "")
         if not follows(cell):
             first = table[key].iloc[0]

@@ -8,6 +8,7 @@ from typing import Sequence
 
 import pandas as pd
 
+from scaling.curves.fixed_data import demand_one_dataset
 from scaling.curves.keys import as_axis, as_sets, check_keys, keys_of, shared_starts
 from scaling.curves.readers.base import Files
 from scaling.curves.readers.registry import find, read_logs
@@ -58,6 +59,7 @@ def _checked(curves: Curves, source: str, where: str | None, resumed: str | None
              axes: Sequence[str]) -> Curves:  # fmt: skip
     """What was read, filtered and checked: its table, its runs' keys, its notes, the windows of the runs that stay."""
     table = as_sets(select(curves.table, where), sets)
+    demand_one_dataset(table, source)
     table, repeats = with_axes(table, axes, source)
     notes = check_keys(table, source, axes) if {"task", "utd", "seed"} <= {*table} else []  # else `check` tells why
     checked = check(table, source, resumed, axes)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from scaling.curves.fixed_data import NOTE, drop_derived, one_point
 from scaling.curves.keys import differing
 from scaling.curves.settings import held_first
 from scaling.curves.table import Curves
@@ -100,7 +101,8 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     metrics = read_metrics(folder / "metrics.jsonl")
     summary, notes = {}, []
     first, until, changed = held_first(folder)
-    if changed:  # its curve is that of its first settings, up to where they held
+    data = pick(config, "data")
+    if changed and data is None:  # its curve is that of its first settings, up to where they held
         for key, value in first.items():
             put(config, key, value)
         if "env_steps" in metrics:
@@ -109,7 +111,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
                      "up to there")  # fmt: skip
     if (folder / "summary.json").exists():
         summary = json.loads((folder / "summary.json").read_text())
-    if summary.get("status") != "completed" and not changed:
+    if summary.get("status") != "completed" and not changed and data is None:
         notes.append(f"not completed (status: {summary.get('status', 'no summary.json')}): used up to where it ended")
     task = pick(config, "task.name", pick(config, "task"))
     if not isinstance(task, str):
@@ -130,7 +132,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
     curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
     ahead = curve["env_steps"][::-1].cummin()[::-1].shift(-1)  # a resumed run logs some steps again: the later count
-    curve = curve[~(curve["env_steps"] >= ahead)]
+    curve = curve[~(curve["env_steps"] >= ahead)] if data is None else one_point(curve, summary.get("status"), changed)
     batch = pick(config, "algo.batch_size", pick(config, "batch_size", np.nan))
     curve = curve.assign(
         task=task, utd=float(utd), seed=pick(config, "seed", 0), batch_size=batch,
@@ -138,12 +140,15 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
         model_size=summary.get("critic_parameters", np.nan), agent_size=summary.get("agent_parameters", np.nan),
         run=folder.name,
     )  # fmt: skip
+    if data is not None:
+        curve = curve.assign(unit=f"{data} seed {pick(config, 'seed', 0)}")
+        drop_derived(config)
     overlapped = pick(config, "runtime.name", pick(config, "runtime", "sync")) == "parallel"
-    warmup, envs = pick(config, "algo.warmup_steps"), pick(config, "num_envs")
+    warmup, envs = pick(config, "algo.warmup_steps"), pick(config, "num_envs")  # no envs: a fixed dataset
     facts = {"flops_per_update": summary.get("critic_flops_per_update"), "batch_size": batch,
              "warmup": warmup * envs if warmup and envs else np.nan, "overlapped": overlapped,
              "model_size": summary.get("critic_parameters"), "agent_size": summary.get("agent_parameters"),
-             "config": config}  # fmt: skip
+             "config": config, "data": data is not None}  # fmt: skip
     metrics, note = with_own_seconds(metrics)
     notes += note
     return curve, windows_of(metrics, float(batch), overlapped), facts, notes
@@ -159,7 +164,8 @@ def shared_settings(root: Path) -> dict[str, Any]:
         cells = [cell.overrides for cell in load_plan(root).cells]
     except InputError:
         return {}
-    laws = {"task", "seed", "max_env_steps", "algo.utd", "algo.critic_updates_per_step", "algo.batch_size", RATE}
+    laws = {"task", "seed", "max_env_steps", "algo.utd", "algo.critic_updates_per_step", "passes", "algo.batch_size",
+            RATE}  # fmt: skip
     keys = [key for key in cells[0] if key not in laws and all(key in cell for cell in cells)]
     tied = [key for key in keys if len({c[RATE] for c in cells if RATE in c}) > 1 and
             all(c[key] == c.get(RATE) for c in cells)]  # fmt: skip
@@ -196,7 +202,7 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
             notes.append(f"run {folder.name}: left out, {text}")
             continue
         name = str(folder.relative_to(root))
-        tables.append(curve.assign(run=name, unit=name))
+        tables.append(curve.assign(run=name, unit=curve.get("unit", name)))
         windows.append(window.assign(run=name))
         facts.append(fact)
         notes += [f"run {folder.name}: {remark}" for remark in remarks]
@@ -204,6 +210,8 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
         if not folders:
             raise InputError(f"{root}: no run directory (config.yaml, metrics.jsonl) and no log of a known library")
         raise InputError(f"{root}: none of {len(folders)} run directories can be read; first problem: {notes[0]}")
+    of_data = sum(fact.pop("data") for fact in facts)
+    notes += [NOTE.format(of_data)] if of_data else []
     told, keys = differing([fact.pop("config") for fact in facts])
     table = pd.concat([curve.assign(**settings) for curve, settings in zip(tables, told)], ignore_index=True)
     for size in ("model_size", "agent_size"):

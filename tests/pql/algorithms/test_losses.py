@@ -107,6 +107,24 @@ def test_policy_loss_is_minus_the_mean_of_the_smaller_twin():
     assert float(loss) == pytest.approx(-3.625, rel=1e-6)
 
 
+def test_cloning_pulls_the_policy_to_the_data_and_scales_values_to_one():
+    """Obs 1, actions 0 and .6, the policy's .2: twins 3.2 and 3, so -3 / 3 + w ((.2^2 + .4^2) / 2) = -1 + .1 w.
+
+    The second row weighs nothing in another batch: -1 + w .2^2 / 2. In the gradient the 3 counts as a number:
+    d/da (-(2 + 5 a) / 3 + .4 ((a - 0)^2 + (a - .6)^2) / 2) at a = .2 is -5/3 + .4 (.2 - .4) = -1.746667.
+    """
+    algorithm = PQL(PQLOptions(bc_weight=0.4), Spaces(1, 1))
+    a = torch.tensor(0.2, requires_grad=True)
+    nets = Nets(critic=critic, policy=lambda obs: a.expand(len(obs), 1))
+    none = torch.empty(2, 0)
+    loss, _ = algorithm.policy_loss(nets, batch([0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.6]), none)
+    assert float(loss) == pytest.approx(-1 + 0.4 * 0.1, rel=1e-6)
+    loss.backward()
+    assert float(a.grad) == pytest.approx(-5 / 3 + 0.4 * (0.2 - 0.4), rel=1e-6)
+    loss, _ = algorithm.policy_loss(nets, batch([0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.6]), none)
+    assert float(loss) == pytest.approx(-1 + 0.4 * 0.02, rel=1e-6)
+
+
 def test_policy_gradient_comes_from_the_smaller_twin_of_each_row():
     """Action 0: twins 3 and 2, the second is smaller, slope 5; action 1: 4 and 7, slope 1; each over 2 rows."""
     action = torch.tensor([[0.0], [1.0]], requires_grad=True)

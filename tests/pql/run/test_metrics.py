@@ -103,7 +103,7 @@ def test_progress_line_fits_110_columns_and_says_what_it_should(monkeypatch, cap
     clock = [100.0]
     monkeypatch.setattr("pql.run.metrics.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
-    progress = Progress(max_env_steps=2_000_000_000, max_time=None)
+    progress = Progress(2_000_000_000, max_time=None)
     progress.show(0, 0, 0.0, math.nan, None)
     clock[0] += 20
     progress.show(1_000_000, 4000, 20.0, 2345.6, 2999.4)
@@ -132,7 +132,7 @@ def test_progress_is_shown_at_most_once_a_second_on_a_terminal_and_every_ten_els
 def test_time_left_is_the_sooner_of_both_limits(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr("pql.run.metrics.time.monotonic", lambda: clock[0])
-    progress = Progress(max_env_steps=1_000_000, max_time=90)
+    progress = Progress(1_000_000, max_time=90)
     progress.show(0, 0, 0.0, 0.0, None)
     clock[0] += 20
     progress.show(1000, 0, 20.0, 0.0, None)

@@ -67,7 +67,7 @@ class Config:
     log_interval: int = key(500_000, "transitions between lines of metrics.jsonl")
     video: bool = key(True, "end with a video of the learned policy")
     wandb: bool = key(False, "also log to Weights & Biases (pip install wandb)")
-    compile: bool = key(False, "fuse the losses with torch.compile: seconds to start, then faster updates")
+    compile: bool = key(False, "compile updates whole, losses to target copies: seconds to start, then faster")
     matmul_precision: str = key(
         "highest", "of the networks' products: highest: float32; high, medium: TF32, bfloat16 where that is faster"
     )

@@ -203,7 +203,7 @@ class Learner:
         noises = [self.noise(stage.columns) for stage in self.stages]
         self.conclude(self.improved(rows, noises))
 
-    def improve(self, rows: Tensor, noises: Sequence[Tensor]) -> dict[str, Tensor]:
+    def improve(self, rows: Rows, noises: Sequence[Tensor]) -> dict[str, Tensor]:
         """One update with these rows and this noise of each stage; its measurements."""
         measured: dict[str, Tensor] = {}
         for stage, noise in zip(self.stages, noises):

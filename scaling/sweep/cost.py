@@ -56,11 +56,12 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
              known: dict[str, float] | None = None, packs: Mapping[str, int] | None = None) -> SweepCost:
     """Cost of the cells in `todo` with `parallel` processes at a time.
 
-    A cell is assumed to take `env_steps / env_steps_per_s + updates / updates_per_s` seconds, and those of its start,
-    compilation and evaluations (the sweep file's `assume`, else `ASSUMED`). The median ratio of measured to assumed
-    time corrects it: of finished cells, before the first of them of running ones. `known` keeps what finished cells
-    took between calls. Running cells count with what is left of them. Of cells that are trained side by side (`packs`:
-    how many with each) a cell's time is its share of the pack's, assumed to be what `PACKED` says.
+    A cell is assumed to train for `env_steps / env_steps_per_s + updates / updates_per_s` seconds, beside those of its
+    start, compilation and evaluations (the sweep file's `assume`, else `ASSUMED`). The median ratio of measured to
+    assumed time of training corrects it: of finished cells, before the first of them of running ones. The rest stays
+    as assumed: a run's own clock does not count it. `known` keeps what finished cells took between calls. Running cells
+    count with what is left of them. Of cells that are trained side by side (`packs`: how many with each) a cell's time
+    is its share of the pack's, assumed to be what `PACKED` says.
     """
     for key in plan.assume:
         if key not in ASSUMED:
@@ -70,9 +71,12 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
 
     def assumed_s(cell: Cell) -> float:
         steps, updates = sizes[cell.hash]["env_steps"] or 0, sizes[cell.hash]["updates"] or 0
+        return steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"]
+
+    def beside_s(cell: Cell) -> float:
+        """Of start, evaluations and compilation."""
         size = sizes[cell.hash]
-        return (steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"] + rates["start_s"]
-                + (size["evaluations"] or 0) * rates["evaluation_s"]
+        return (rates["start_s"] + (size["evaluations"] or 0) * rates["evaluation_s"]
                 + (size["compilations"] or 0) * rates["compile_s"])  # fmt: skip
 
     known = {} if known is None else known
@@ -95,7 +99,7 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
             if share >= EARLY:
                 running[cell.hash] = float(seconds) / share
     measured = known or running
-    ratios = [measured[cell.hash] / assumed_s(cell) for cell in plan.cells if cell.hash in measured]
+    ratios = [measured[cell.hash] / assumed_s(cell) for cell in plan.cells if cell.hash in measured and assumed_s(cell)]
     if ratios:
         basis = f"measured on {len(ratios)} {'finished' if known else 'running'} cells"
     else:
@@ -108,7 +112,11 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
         size = sizes_of.get(cell.hash, 1)
         return 1.0 if ratios else PACKED + (1 - PACKED) / size
 
-    times = [assumed_s(cell) * factor * share(cell) * (1 - done_share.get(cell.hash, 0.0)) for cell in todo]
+    times = [
+        assumed_s(cell) * factor * share(cell) * (1 - done_share.get(cell.hash, 0.0))
+        + (0.0 if cell.hash in done_share else beside_s(cell) / sizes_of.get(cell.hash, 1))
+        for cell in todo
+    ]
     updates = [sizes[cell.hash]["updates"] for cell in todo]
     return SweepCost(
         cells=len(todo),

@@ -141,7 +141,7 @@ def test_finished_cells_correct_the_time(tmp_path):
     (run / "metrics.jsonl").write_text(json.dumps({"env_steps": 1000, "wall_time_s": 50.0}) + "\n")
     (run / "summary.json").write_text('{"status": "completed"}')
     cost = estimate(plan, plan.cells[1:], tmp_path, 1)
-    assert cost.seconds == pytest.approx(100.0) and "1 finished cell" in cost.basis
+    assert cost.seconds == pytest.approx(2 * (50.0 + 6.0)) and "1 finished cell" in cost.basis
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

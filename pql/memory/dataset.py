@@ -141,6 +141,7 @@ def write(path: Path, episodes: Sequence[dict[str, np.ndarray]], task: dict[str,
 
     first = episodes[0]
     seen, action = (first[name].shape[1] for name in ("observations", "actions"))
+    path = path.resolve()  # Minari 0.5.4 looks for a relative one's files below itself
     (path / "data").mkdir(parents=True)
     storage = MinariStorage.new(
         path / "data", Box(-np.inf, np.inf, (seen,), np.float32), Box(-1.0, 1.0, (action,), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_what_makes_no_sense_of_a_dataset_is_refused(offline, changes, rule):
         train(offline(**changes))
 
 
-def test_missing_package_is_one_line(tiny, monkeypatch, capsys):
+def test_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(UserError, match=r"datasets need the package minari .*pip install -e '\.\[offline\]'"):
         config.load(["data=points-v0", "device=cpu"])
@@ -141,12 +142,13 @@ def test_vector_steps_are_cut_into_episodes():
     ]
 
 
-def test_recorded_run_is_learned_from_and_knows_its_task(completed, tiny, tmp_path):
+def test_recorded_run_is_learned_from_and_knows_its_task(completed, tmp_path, monkeypatch):
     pytest.importorskip("minari", reason="datasets need pip install -e '.[offline]'")
     from pql.run.record import record
 
     cfg, _, run_dir = completed
-    out = tmp_path / "points-v0"
+    monkeypatch.chdir(tmp_path)
+    out = Path("points-v0")
     said = record(str(run_dir), str(out), steps=300, num_envs=8, explore=True, seed=1, trust=True)
     assert "304 transitions" in said and dataset.task_of(str(out)) == ("Point", None, {})
     steps = dataset.read(str(out))

@@ -108,7 +108,8 @@ class PublishedDataLaw:
     def predict(self, utd: np.ndarray) -> np.ndarray:
         """(len(utd), K) normalised D."""
         a, b, c = self.parameters_.T
-        return c[None] + (np.atleast_1d(utd)[:, None] / b[None]) ** -a[None]
+        with np.errstate(divide="ignore", over="ignore"):  # a fitted b of 0: D is c at every ratio
+            return c[None] + (np.atleast_1d(utd)[:, None] / b[None]) ** -a[None]
 
 
 def published_frontier(law: PublishedDataLaw, hyperparameters: PublishedHyperparameters, utds: np.ndarray,

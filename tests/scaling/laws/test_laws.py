@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scaling.laws.data_law import DataLaw
 from scaling.laws.model_size import ModelSizeLaw
+from scaling.laws.published import PublishedDataLaw
 
 
 def law_table(utds, alpha=0.8, d0=0.6, b0=1.5, unit=1.0, noise=0.0, seed=0) -> pd.DataFrame:
@@ -80,3 +83,12 @@ def test_authors_model_size_predictions_are_reproduced(public_data):
     print(f"largest relative difference to the authors' predictions: {worst:.1e}")
     assert worst < 1e-3
     assert np.sqrt(np.mean(np.log(law.predict(table) / table["env_steps"]) ** 2)) == pytest.approx(0.107, abs=1e-3)
+
+
+def test_published_law_of_steps_that_do_not_fall_is_their_constant_without_a_warning():
+    law, utds = PublishedDataLaw(), np.array([0.1, 0.2, 0.4, 0.8])
+    law.fit(utds, np.array([[[1.0], [1.1], [1.2], [1.3]]]))
+    law.parameters_[:, :2] = [0.02, 0.0]  # as a slope of nearly nothing gives in float64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert law.predict(utds).ravel() == pytest.approx(law.parameters_[0, 2])

@@ -128,7 +128,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]
     if utd is None:
         raise ValueError("neither config.yaml (algo.utd) nor summary.json (utd) tells the update ratio")
     measured = summary.get("utd")
-    if measured and not changed and abs(measured / float(utd) - 1) > 0.01:
+    if measured and not changed and data is None and abs(measured / float(utd) - 1) > 0.01:
         notes.append(f"measured utd {measured:.4g} is not the requested {float(utd):.4g}")
     curve = metrics[["env_steps", column]].dropna().rename(columns={column: "episode_return"})
     ahead = curve["env_steps"][::-1].cummin()[::-1].shift(-1)  # a resumed run logs some steps again: the later count
@@ -214,6 +214,8 @@ def read_run_directories(root: Path, folders: list[Path] | None = None) -> Curve
     notes += [NOTE.format(of_data)] if of_data else []
     told, keys = differing([fact.pop("config") for fact in facts])
     table = pd.concat([curve.assign(**settings) for curve, settings in zip(tables, told)], ignore_index=True)
+    if of_data:  # a curve's points lie in several folders
+        table = table.sort_values("env_steps", kind="stable", ignore_index=True)
     for size in ("model_size", "agent_size"):
         if table[size].isna().any():
             table[size] = table[size].fillna(table[size].median())

@@ -1,4 +1,4 @@
-"""Activations whose compiled derivative is made of the output, in float32.
+"""Activations whose compiled derivative is made of the output.
 
 torch.compile keeps of a rectifier what takes the fewest bytes: a mask of bools. Where that is all that a layer keeps
 (its weights are fixed, as the critics' are in a policy's loss), its code for CPUs writes and reads the mask value by
@@ -55,6 +55,7 @@ def for_a_compiler() -> Iterator[None]:
 
 
 def is_for_a_compiler() -> bool:
+    """Whether what is called now is being traced to be compiled."""
     return _wanted
 
 
@@ -62,14 +63,14 @@ class ReLU(nn.ReLU):
     """max(x, 0)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x) if _wanted else super().forward(x)
+        return _ReLU.apply(x) if is_for_a_compiler() else super().forward(x)
 
 
 class ELU(nn.ELU):
     """x where it is positive, exp(x) - 1 elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ELU.apply(x) if _wanted else super().forward(x)
+        return _ELU.apply(x) if is_for_a_compiler() else super().forward(x)
 
 
 ACTIVATIONS = {"relu": ReLU, "elu": ELU, "silu": nn.SiLU}

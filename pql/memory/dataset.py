@@ -6,6 +6,7 @@ A dataset is data from someone else: its arrays and its JSON are read, nothing t
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
@@ -142,13 +143,15 @@ def write(path: Path, episodes: Sequence[dict[str, np.ndarray]], task: dict[str,
     first = episodes[0]
     seen, action = (first[name].shape[1] for name in ("observations", "actions"))
     path = path.resolve()  # Minari 0.5.4 looks for a relative one's files below itself
-    (path / "data").mkdir(parents=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    (unfinished / "data").mkdir(parents=True)
     storage = MinariStorage.new(
-        path / "data", Box(-np.inf, np.inf, (seen,), np.float32), Box(-1.0, 1.0, (action,), np.float32)
+        unfinished / "data", Box(-np.inf, np.inf, (seen,), np.float32), Box(-1.0, 1.0, (action,), np.float32)
     )
     told = {"dataset_id": path.name, "minari_version": minari.__version__, "description": about, TASK: task}
     storage.update_metadata(told)
     storage.update_episodes(EpisodeBuffer(**episode) for episode in episodes)
+    unfinished.rename(path)
 
 
 def _minari() -> Any:

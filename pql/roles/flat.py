@@ -58,6 +58,20 @@ class Flat:
                 view, end = slice(end, end + owned.tensor.numel()), end + owned.tensor.numel()
                 yield name, owned, view
 
+    def tensors(self, data: Tensor, leaves: bool = False) -> dict[str, dict[str, Tensor]]:
+        """Network -> parameter or buffer -> its values in other vectors `data` (..., P), as views.
+
+        Args:
+            leaves: parameters are detached, to be differentiated by.
+        """
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
+        for name, owned, where in self.places():
+            value = data[..., where].view((*data.shape[:-1], *owned.tensor.shape))
+            if leaves and isinstance(owned.tensor, nn.Parameter):
+                value = value.detach().requires_grad_()
+            found[name][owned.name] = value
+        return found
+
     def __len__(self) -> int:
         return self.data.numel()
 

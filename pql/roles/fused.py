@@ -53,6 +53,8 @@ class Fused:
         self.state = [at(learner, path) for path in paths]
         size = learner.cfg.batch_size
         self.optimizers = list(learner.optimizers.values())
+        self.betas = [self._double(one.settings.betas, learner.device) for one in self.optimizers]
+        self.powers = self._double((-1.0, -0.5), learner.device)
         noises = [torch.zeros(size, stage.columns, device=learner.device) for stage in learner.stages]
         example, form = tree_flatten((rows, noises, self.factors()))
 
@@ -72,12 +74,24 @@ class Fused:
             self.compiled = _inductor.compile(graph, self._copies(example), options={"compile_threads": 1})
             self.compiled(*self._copies(example))
 
+    @staticmethod
+    def _double(numbers: Sequence[float], device: torch.device) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=device)
+
     def _copies(self, example: Sequence[Tensor]) -> list[Tensor]:
         return [tensor.clone() for tensor in (*self.state, *example)]
 
     def factors(self) -> list[Tensor]:
-        """Of the optimizers' next steps: compiled, powers of the betas would be made anew for every few weights."""
-        return [optimizer.factors() for optimizer in self.optimizers]
+        """What an optimizer's next step multiplies the mean gradient and the root of the mean square by, (2,) each.
+
+        Compiled, powers of the betas would be computed anew for every few weights.
+        """
+        found = []
+        for optimizer, betas in zip(self.optimizers, self.betas):
+            correction = (1 - betas ** (optimizer.steps + 1)) ** self.powers
+            correction[0] *= optimizer.rate(optimizer.steps)
+            found.append(correction.float())
+        return found
 
     def __call__(self, rows: Any, noises: Sequence[Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -92,7 +106,11 @@ def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, fact
     measured: dict[str, Tensor] = {}
     for stage, noise in zip(one.stages, noises):
         with torch.enable_grad():
-            tensors, leaves = networks(one)
+            trained = one.weights.tensors(one.weights.data, leaves=True)
+            followed = one.targets.tensors(one.targets.data)
+            tensors = {**trained, **{f"{name}_target": inner for name, inner in followed.items()}}
+            tensors.update(one.theirs.tensors(one.theirs.data))
+            leaves = {name: [t for t in inner.values() if t.requires_grad] for name, inner in trained.items()}
             nets = Nets(**{name: network(getattr(one.nets, name), inner) for name, inner in tensors.items()})
             loss, metrics = one.loss(nets, stage, rows, noise)
             wanted = [leaf for group in stage.groups for leaf in leaves[group.name]]
@@ -107,7 +125,8 @@ def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, fact
             measured[f"{group.name}_grad_norm"] = optimizer.step()
             if group.after_step is not None:
                 module = one.weights.modules[group.name]
-                inner = {f"module.{name}": tensor for name, tensor in networks(one)[0][group.name].items()}
+                now = one.weights.tensors(one.weights.data)[group.name]
+                inner = {f"module.{name}": tensor for name, tensor in now.items()}
                 functional_call(Constraint(module, group.after_step), inner, ())
     one.follow()
     return measured
@@ -139,17 +158,3 @@ class Constraint(nn.Module):
 def network(module: nn.Module, tensors: dict[str, Tensor]) -> Callable[..., Any]:
     """`module` as a function that computes with other tensors."""
     return lambda *inputs: functional_call(module, tensors, inputs)
-
-
-def networks(one: Any) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[Tensor]]]:
-    """The tensors of each network, as views of the learner's vectors, and the leaves to differentiate by."""
-    tensors: dict[str, dict[str, Tensor]] = {}
-    leaves: dict[str, list[Tensor]] = {}
-    for flat, ending in ((one.weights, ""), (one.targets, "_target"), (one.theirs, "")):
-        for name, owned, where in flat.places():
-            value = flat.data[where].view(owned.tensor.shape)
-            if flat is one.weights and isinstance(owned.tensor, nn.Parameter):
-                value = value.detach().requires_grad_()
-                leaves.setdefault(name, []).append(value)
-            tensors.setdefault(name + ending, {})[owned.name] = value
-    return tensors, leaves

@@ -46,19 +46,11 @@ class Optimizer:
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(data), torch.zeros_like(data)
         self.steps = torch.zeros((), device=data.device)  # where the kernel wants it, as float32
         self.kernel: Callable[[Sequence[Optimizer]], None] = fused_adamw
-        self.betas = torch.tensor(settings.betas, dtype=torch.float64, device=data.device)
-        self.powers = torch.tensor([-1.0, -0.5], dtype=torch.float64, device=data.device)
 
     def rate(self, steps: Tensor) -> Any:
         """The step size after so many steps: a number, or a tensor where a schedule makes it."""
         schedule = self.settings.schedule
         return self.settings.lr if schedule is None else self.settings.lr * schedule(steps)
-
-    def factors(self) -> Tensor:
-        """What the next step multiplies the mean of the gradients and the root of that of their squares by, (2,)."""
-        correction = (1 - self.betas ** (self.steps + 1)) ** self.powers
-        correction[0] *= self.rate(self.steps)
-        return correction.float()
 
     def step(self) -> Tensor:
         """Clip, update. Returns the norm of the gradient before clipping, 0-d."""

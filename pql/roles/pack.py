@@ -11,7 +11,7 @@ import functools
 from typing import Any, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pql.algorithms.base import Nets
 from pql.memory.replay import RING, Rows
@@ -55,18 +55,6 @@ def in_common(flats: Sequence[Flat]) -> tuple[Tensor, Tensor]:
     for k, flat in enumerate(flats):
         flat.lie_in(data[k], grad[k])
     return data, grad
-
-
-def tensors_of(flat: Flat, data: Tensor, grad: Tensor | None = None) -> dict[str, dict[str, Tensor]]:
-    """Network -> parameter or buffer -> (K, ...), views of the common `data` (K, P); leaves where there is `grad`."""
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in flat.modules}
-    for name, owned, where in flat.places():
-        value = data[:, where].view(-1, *owned.tensor.shape)
-        if grad is not None:
-            value = value.detach().requires_grad_(isinstance(owned.tensor, nn.Parameter))
-            value.grad = grad[:, where].view(value.shape)
-        found[name][owned.name] = value
-    return found
 
 
 class Optimizers:
@@ -116,8 +104,8 @@ class Learners:
             learner.replay.lie_in(learner.shared.ring)
             learner.replay.conflicts = learner.shared.conflicts[learner.role]
         self.optimizers = {name: self._optimizers(name) for name in first.optimizers}
-        followed = tensors_of(first.targets, self.targets)
-        self.tensors = {**tensors_of(first.weights, self.weights, self.grad), **tensors_of(first.theirs, theirs)}
+        followed = first.targets.tensors(self.targets)
+        self.tensors = {**first.weights.tensors(self.weights, leaves=True), **first.theirs.tensors(theirs)}
         self.tensors.update({f"{name}_target": value for name, value in followed.items()})
         self.modules = {**first.weights.modules, **first.theirs.modules}
         self.modules.update({f"{name}_target": module for name, module in first.targets.modules.items()})
@@ -245,8 +233,7 @@ class Learners:
         first, size = self.first, (len(self.learners), self.first.cfg.batch_size)
         for stage in first.stages:
             blank = Rows(*(part.expand(size[0], *part.shape) for part in first.replay.blank(size[1])))
-            losses, _ = self.losses(stage, blank, torch.zeros(*size, stage.columns))
-            losses.sum().backward()
+            self._gradients(stage, blank, torch.zeros(*size, stage.columns))
         self.look()
 
 

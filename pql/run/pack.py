@@ -15,7 +15,7 @@ from pql.config import Config, make_env
 from pql.config.together import differing_numbers, why_not_together
 from pql.errors import RoleFailed
 from pql.roles.build import prepare
-from pql.roles.pack import network, tensors_of
+from pql.roles.fused import network
 from pql.roles.recorded import Recorded
 from pql.roles.together import Together
 from pql.run import evaluation, trainer
@@ -156,7 +156,7 @@ class Monitors:
         weights = torch.stack([monitor.weights.data for monitor in monitors])
         for monitor, mine in zip(monitors, weights.unbind()):
             monitor.weights.lie_in(mine, torch.zeros_like(mine))
-        (self.policies,) = tensors_of(monitors[0].weights, weights).values()
+        (self.policies,) = monitors[0].weights.tensors(weights).values()
         self.all = Together(monitors, ["normalizer.mean", "normalizer.inv_std"])
         self.act = Recorded(self._act)
         for k, monitor in enumerate(monitors):

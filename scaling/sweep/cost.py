@@ -58,10 +58,10 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
 
     A cell is assumed to train for `env_steps / env_steps_per_s + updates / updates_per_s` seconds, beside those of its
     start, compilation and evaluations (the sweep file's `assume`, else `ASSUMED`). The median ratio of measured to
-    assumed time of training corrects it: of finished cells, before the first of them of running ones. The rest stays
-    as assumed: a run's own clock does not count it. `known` keeps what finished cells took between calls. Running cells
-    count with what is left of them. Of cells that are trained side by side (`packs`: how many with each) a cell's time
-    is its share of the pack's, assumed to be what `PACKED` says.
+    assumed seconds corrects what a run's clock counts, which is neither start nor compilation nor, with `runtime=sync`,
+    evaluations: of finished cells, before the first of them of running ones. `known` keeps what finished cells took
+    between calls. Running cells count with what is left of them. Of cells that are trained side by side (`packs`: how
+    many with each) a cell's time is its share of the pack's, assumed to be what `PACKED` says.
     """
     for key in plan.assume:
         if key not in ASSUMED:
@@ -69,15 +69,15 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
     rates = {**ASSUMED, **plan.assume}
     sizes = {cell.hash: cell_size(cell, plan.settings) for cell in plan.cells}
 
-    def assumed_s(cell: Cell) -> float:
-        steps, updates = sizes[cell.hash]["env_steps"] or 0, sizes[cell.hash]["updates"] or 0
-        return steps / rates["env_steps_per_s"] + updates / rates["updates_per_s"]
+    sync = plan.settings.get("runtime") == "sync"  # whose clock stands still during evaluations
 
-    def beside_s(cell: Cell) -> float:
-        """Of start, evaluations and compilation."""
-        size = sizes[cell.hash]
-        return (rates["start_s"] + (size["evaluations"] or 0) * rates["evaluation_s"]
-                + (size["compilations"] or 0) * rates["compile_s"])  # fmt: skip
+    def assumed_s(cell: Cell, of_clock: bool) -> float:
+        """Seconds that a run's own clock counts, or those of start and compilation, which none counts."""
+        size = {name: number or 0 for name, number in sizes[cell.hash].items()}
+        evaluations = size["evaluations"] * rates["evaluation_s"] * (sync != of_clock)
+        if of_clock:
+            return evaluations + size["env_steps"] / rates["env_steps_per_s"] + size["updates"] / rates["updates_per_s"]
+        return evaluations + rates["start_s"] + size["compilations"] * rates["compile_s"]
 
     known = {} if known is None else known
     left = {cell.hash for cell in todo}
@@ -99,7 +99,8 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
             if share >= EARLY:
                 running[cell.hash] = float(seconds) / share
     measured = known or running
-    ratios = [measured[cell.hash] / assumed_s(cell) for cell in plan.cells if cell.hash in measured and assumed_s(cell)]
+    ratios = [measured[cell.hash] / assumed_s(cell, True) for cell in plan.cells
+              if cell.hash in measured and assumed_s(cell, True)]
     if ratios:
         basis = f"measured on {len(ratios)} {'finished' if known else 'running'} cells"
     else:
@@ -113,8 +114,8 @@ def estimate(plan: Plan, todo: Sequence[Cell], out: Path, parallel: int,
         return 1.0 if ratios else PACKED + (1 - PACKED) / size
 
     times = [
-        assumed_s(cell) * factor * share(cell) * (1 - done_share.get(cell.hash, 0.0))
-        + (0.0 if cell.hash in done_share else beside_s(cell) / sizes_of.get(cell.hash, 1))
+        assumed_s(cell, True) * factor * share(cell) * (1 - done_share.get(cell.hash, 0.0))
+        + (0.0 if cell.hash in done_share else assumed_s(cell, False) / sizes_of.get(cell.hash, 1))
         for cell in todo
     ]
     updates = [sizes[cell.hash]["updates"] for cell in todo]

@@ -404,3 +404,15 @@ def test_mailbox_tells_a_reader_that_nothing_is_new():
     into.zero_()
     mailbox.receive(into, seen)
     assert int(seen) == 1 and into.tolist() == [0, 0, 0]
+
+
+def test_a_next_observation_that_is_equal_in_number_but_not_in_bits_is_its_own():
+    replay = Replay(Layout(Spaces(2, 1), 2, 8))
+    obs = torch.zeros(2, 2)
+    replay.begin(obs)
+    start, after = replay.put(obs, torch.tensor([[0.0, -0.0], [0.0, 0.0]]))
+    none = torch.zeros(2, dtype=torch.int64)
+    replay.add(Windows(start, torch.zeros(2, 1), torch.zeros(2), after, none + 1, none == 0))
+    batch = replay.unpack(replay.gather(torch.tensor([0.1, 0.6], dtype=torch.float64)))
+    assert torch.signbit(batch.next_obs).tolist() == [[False, True], [False, False]]
+    assert not torch.signbit(batch.obs).any()

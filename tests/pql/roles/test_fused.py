@@ -81,6 +81,15 @@ def test_what_is_traced_is_the_update(learner, algo, role, monkeypatch):
         traced.step()
     assert_same(state_of(traced), state_of(plain), 1e-4)
     assert not torch.equal(begin["weights"], plain.weights.data)
+    # what others write between updates must come in by the state: a constant of a graph may be folded into its code
+    graph = traced.improved.compiled
+    changing = [traced.weights.data, traced.targets.data, traced.theirs.data, traced.normalizer.mean]
+    changing += [traced.normalizer.inv_std]
+    changing += [tensor for one in traced.optimizers.values() for tensor in one.state_dict().values()]
+    changing += [traced.scale.factor] if traced.scale is not None else []
+    kept = [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+    places = {tensor.data_ptr() for tensor in changing if tensor.numel()}
+    assert not any(tensor.data_ptr() in places for tensor in kept if isinstance(tensor, torch.Tensor))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="a compiled update needs a C++ compiler")

@@ -18,7 +18,7 @@ from tasks.base import Spaces
 
 PARTS_BIN = Path(__file__).resolve().parents[1] / "parts_bin.py"
 SMALL = {
-    "pql": {"algo.hidden": "[16,8]", "algo.policy_average": 0.1},
+    "pql": {"algo.hidden": "[16,8]", "algo.policy_average": 0.1, "algo.weight_decay": 1.0},  # enough to be seen
     "pql_d": {"algo.hidden": "[16,8]", "algo.num_atoms": 11, "algo.activation": "relu"},
     "sac": {"algo.hidden": "[16,8]"},
     "bro_fast": {"algo.critic_width": 16, "algo.actor_width": 16, "algo.num_quantiles": 5},

@@ -50,17 +50,21 @@ class Fused:
         paths += ["normalizer.mean", "normalizer.inv_std", *(["scale.factor"] if learner.scale is not None else [])]
         moments = ("steps", "exp_avg", "exp_avg_sq")
         paths += [f"optimizers.{name}.{moment}" for name in learner.optimizers for moment in moments]
-        self.state = [at(learner, path) for path in paths]
+        state = {path: at(learner, path) for path in paths}
+        counts = {
+            name: {key: tensor for key, tensor in module.named_buffers() if not tensor.is_floating_point()}
+            for name, module in vars(learner.nets).items()
+        }
+        self.state, _ = tree_flatten((state, counts))
         size = learner.cfg.batch_size
         self.optimizers = list(learner.optimizers.values())
         self.betas = [self._double(one.settings.betas, learner.device) for one in self.optimizers]
         self.powers = self._double((-1.0, -0.5), learner.device)
         noises = [torch.zeros(size, stage.columns, device=learner.device) for stage in learner.stages]
-        example, form = tree_flatten((rows, noises, self.factors()))
+        example, form = tree_flatten((state, counts, rows, noises, self.factors()))
 
         def update(*tensors: Tensor) -> list[Tensor]:
-            state, inputs = tensors[: len(paths)], tree_unflatten(list(tensors[len(paths) :]), form)
-            measured = improve(learner, dict(zip(paths, state)), *inputs)
+            measured = improve(learner, *tree_unflatten(list(tensors), form))
             self.names = list(measured)
             return list(measured.values())
 
@@ -68,18 +72,15 @@ class Fused:
         from torch.fx.experimental.proxy_tensor import make_fx  # a second, which only those pay who come here
 
         with for_a_compiler():
-            graph = make_fx(update)(*self._copies(example))
+            graph = make_fx(update)(*_copies(example))
         with torch.no_grad():
             # one compiler, in this process: a pool of its own would outlive a role that is killed
-            self.compiled = _inductor.compile(graph, self._copies(example), options={"compile_threads": 1})
-            self.compiled(*self._copies(example))
+            self.compiled = _inductor.compile(graph, _copies(example), options={"compile_threads": 1})
+            self.compiled(*_copies(example))
 
     @staticmethod
     def _double(numbers: Sequence[float], device: torch.device) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=device)
-
-    def _copies(self, example: Sequence[Tensor]) -> list[Tensor]:
-        return [tensor.clone() for tensor in (*self.state, *example)]
 
     def factors(self) -> list[Tensor]:
         """What an optimizer's next step multiplies the mean gradient and the root of the mean square by, (2,) each.
@@ -99,8 +100,19 @@ class Fused:
             return dict(zip(self.names, self.compiled(*self.state, *inputs)))
 
 
-def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, factors: Any) -> dict[str, Tensor]:
-    """`Learner.improve` on other tensors than the learner's own, in operations that a compiler sees through."""
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+def improve(
+    learner: Any, state: dict[str, Tensor], counts: dict[str, dict[str, Tensor]], rows: Any, noises: Any, factors: Any
+) -> dict[str, Tensor]:
+    """`Learner.improve` on other tensors than the learner's own, in operations that a compiler sees through.
+
+    Args:
+        state: dotted name in the learner -> what stands there.
+        counts: of each network the buffers of integers, which lie in no vector.
+    """
     one = stand_in(learner, state)
     kernels = {name: functools.partial(adamw, factor) for name, factor in zip(one.optimizers, factors)}
     measured: dict[str, Tensor] = {}
@@ -111,7 +123,8 @@ def improve(learner: Any, state: dict[str, Tensor], rows: Any, noises: Any, fact
             tensors = {**trained, **{f"{name}_target": inner for name, inner in followed.items()}}
             tensors.update(one.theirs.tensors(one.theirs.data))
             leaves = {name: [t for t in inner.values() if t.requires_grad] for name, inner in trained.items()}
-            nets = Nets(**{name: network(getattr(one.nets, name), inner) for name, inner in tensors.items()})
+            seen = {name: {**inner, **counts[name]} for name, inner in tensors.items()}
+            nets = Nets(**{name: network(getattr(one.nets, name), inner) for name, inner in seen.items()})
             loss, metrics = one.loss(nets, stage, rows, noise)
             wanted = [leaf for group in stage.groups for leaf in leaves[group.name]]
             found = iter(torch.autograd.grad(loss, wanted, allow_unused=True))

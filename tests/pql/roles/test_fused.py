@@ -57,6 +57,8 @@ def learner(tiny, plugin):
 
 def state_of(one):
     state = {name: tensor.clone() for name, tensor in one.state_dict().items() if name != "generator"}
+    for net, module in vars(one.nets).items():  # a count lies in no vector
+        state.update({f"{net}.{key}": b.clone() for key, b in module.named_buffers() if not b.is_floating_point()})
     return {**state, "updates": one.updates.clone(), "sums": one.shared.boards[one.role].sums.clone()}
 
 

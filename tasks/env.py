@@ -135,12 +135,13 @@ class TaskEnv(VectorEnv):
         # A sum is finite only if its terms are: the cheap way to find a row that is not.
         diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
         self._progress += 1
-        self._diverged += diverged.view(*self._diverged.shape, -1).sum(-1)
+        self._diverged += self._of_sets(diverged)
         valid = ~diverged
         terminated = terminated & valid
         truncated = ((self._progress >= self.max_episode_steps) & ~terminated) | diverged
         ended = terminated | truncated
-        info = {"diverged_episodes": self._diverged.clone(), **self.simulator.metrics(), **terms}
+        counts = {name: self._of_sets(count) for name, count in self.simulator.metrics().items()}
+        info = {"diverged_episodes": self._diverged.clone(), **counts, **terms}
         # A state may lie in the simulator's own memory, which the restart and the next step overwrite.
         info.update({key: value.clone() for key, value in self.task.metrics(state).items()})
 
@@ -155,6 +156,10 @@ class TaskEnv(VectorEnv):
             told = {"critic_obs": seen[:, self.obs_dim :], "next_critic_obs": following[:, self.obs_dim :]}
             step = step._replace(**told)
         return seen, step, ended, start
+
+    def _of_sets(self, rows: Tensor) -> Tensor:
+        """How many in all: of (N,) one number, of several sets of environments one each."""
+        return rows.view(*self._diverged.shape, -1).sum(-1)
 
     def _look(
         self, state: State, memory: dict[str, Tensor], seen: Tensor, step: Step, ended: Tensor

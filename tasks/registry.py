@@ -113,7 +113,7 @@ def make(
     made = backend.make(name, task, num_envs * len(seeds), **{**options, "seed": seeds[0]})
     if isinstance(seed, int):
         return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else look_at_first_step(made)
-    if not isinstance(made, Simulator) or made.in_place or task.draws:
+    if not isinstance(made, Simulator) or task.draws:
         made.close()
         what = f"task {name} draws its starts one by one, which" if task.draws else f"sim={backend.name}, which"
         raise TaskError(f"{what} can't be done for several seeds together")

@@ -12,6 +12,7 @@ from tasks.simulators.base import Simulator
 from tasks.task import Task
 
 OF_A_SET = ("generator", "diverged_episodes")  # of a state: what there is once per set, not once per environment
+COUNTS = ("diverged_episodes", "contact_overflows")  # of a step's info: likewise
 
 
 class Sets(TaskEnv):

@@ -30,6 +30,7 @@ PARTS = {
     "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel and (plain or told or v_on_second)"],
     "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync and (pql_d or bfloat16 or on_cpu)"],
     "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py"],
+    "packs": ["pql/run/test_pack.py"],
     "simulation": ["tasks/simulators/test_mujoco_warp.py", "-k", f"not ({ITS_OWN})"],
 }
 

@@ -38,7 +38,7 @@ from pql.files import write_atomically
 from pql.memory.device import mps_is_running
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("tests", "sim", "learner", "pipeline", "ant")
+PARTS = ("tests", "sim", "learner", "pipeline", "packs", "ant")
 THRESHOLDS = (1000.0, 3000.0, 5000.0)
 # What makes a run small enough to try the whole chain on a CPU
 TINY = [
@@ -99,6 +99,14 @@ def steps(part: str, options: Options) -> list[Step]:
     if part == "pipeline":
         words = [*TINY, "seconds=0.5", "settle=0.1", "rounds=1"] if quick else ["seconds=15", "settle=5"]
         return [Step(task, [*bench, f"task={task}", *words, device, "out={out}"], ".json", read_json)]
+    if part == "packs":
+        cell = ["num_envs=64", "algo.batch_size=128", "algo.hidden=[64,64]", "algo.utd=0.0625", "max_env_steps=40000",
+                "algo.replay_size=40000", "eval_interval=20000"]  # fmt: skip
+        words = [*TINY, "max_env_steps=640"] if quick else cell
+        words += ["runtime=sync", "eval_episodes=16", "checkpoint_interval=0", "checkpoint_replay=false", "video=false"]
+        train = ["scripts/train.py", "task=Cartpole", *words, device, "run_dir={out}"]
+        numbers = [1, 3] if quick else [1, 4, 16, 64]
+        return [Step(str(k), [*train, f"seeds={list(range(k))}".replace(" ", "")], "", read_pack) for k in numbers]
     tiny = [*TINY, "max_env_steps=640", "eval_interval=320", "eval_episodes=2", "runtime=sync"]
     words = tiny if quick else ["max_env_steps=1000000000000", "max_time=160", "eval_interval=2000000"]
     words += ["checkpoint_interval=0", "checkpoint_replay=false", "video=false", device, "run_dir={out}"]
@@ -125,6 +133,14 @@ def read_run(path: Path) -> dict[str, Any]:
     curve["reached"] = {f"{value:.0f}": curves.first_reached(curve, value) for value in THRESHOLDS}
     names = ("status", "env_steps", "wall_time_s", "critic_updates", "utd", "utd_requested", "eval_return")
     return {**{name: summary.get(name) for name in names}, "curve": curve}
+
+
+def read_pack(path: Path) -> dict[str, int]:
+    """Of the runs below a folder, how many there are and how many were trained side by side."""
+    summaries = [json.loads(file.read_text()) for file in path.glob("*/summary.json")]
+    if any(summary["status"] != "completed" for summary in summaries):
+        raise UserError(f"{path}: a run failed")
+    return {"runs": len(summaries), "side_by_side": max(summary["runs_side_by_side"] for summary in summaries)}
 
 
 def run_step(step: Step, seconds: float) -> dict[str, Any]:

@@ -44,6 +44,9 @@ def goals(parts: dict[str, Any]) -> list[dict[str, Any]]:
         ("parallel, times sync's transitions/s", 1.4, pipeline.get("overlap_gain")),
     )
     found = [{"goal": goal, "at_least": least, "measured": value} for goal, least, value in asked]
+    packs = _packs(parts)
+    share = packs[16] / packs[1] if {1, 16} <= packs.keys() else None
+    found.append({"goal": "16 runs side by side, times one", "at_most": 2, "measured": share})
     slowest = max(times) if times and None not in times else None
     found.append({"goal": "Ant over 3000, slowest seed: s", "at_most": 180, "measured": slowest})
     return found
@@ -87,6 +90,14 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
         note += f"; actor beside the learners {share:.0%} of alone" if share else ""
         head = ["side", "transitions/s", "critic/s", "policy/s", "utd", "GiB"]
         yield Table(f"Pipeline: {found['task']}, {found['num_envs']} environments", head, rows, note)
+    packs = _packs(parts)
+    rows = [
+        [str(k), f"{seconds:.1f}", f"{3600 * k / seconds:,.0f}", f"{k * packs[1] / seconds:.2f}" if 1 in packs else "-"]
+        for k, seconds in packs.items()
+    ]
+    if rows:
+        note = "ratio: to one after the other; whole commands, with their starts"
+        yield Table("Runs side by side", ["runs", "s", "cells/h", "ratio"], rows, note)
     rows = []
     for name, run in results(parts, "ant").items():
         times = ["-" if at is None else f"{at[0]:.0f}" for at in run["curve"]["reached"].values()]
@@ -102,6 +113,12 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
             for goal in report["goals"]
         ]  # fmt: skip
         yield Table("Goals", ["goal", "asked", "found", "met"], rows)
+
+
+def _packs(parts: dict[str, Any]) -> dict[int, float]:
+    """Runs trained side by side -> seconds."""
+    found = results(parts, "packs")
+    return {x["side_by_side"]: parts["packs"][name]["seconds"] for name, x in found.items()}
 
 
 def _steps(parts: dict[str, Any]) -> Iterator[list[str]]:

@@ -67,8 +67,8 @@ def why_not_together(cfgs: Sequence[Config]) -> str | None:
     first = cfgs[0]
     if first.runtime != "sync":
         return f"runtime={first.runtime} trains one run at a time (runtime=sync several side by side)"
-    if first.device != "cpu":
-        return f"device={first.device}: only on the CPU are runs trained side by side"
+    if first.algo.v_device or first.algo.p_device:
+        return "algo.v_device and algo.p_device give the learner of one run a GPU of its own"
     if first.data is not None:
         return "data= trains one run at a time"
     if first.max_time is not None:

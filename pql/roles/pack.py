@@ -24,7 +24,8 @@ from pql.roles.learner import Learner, Optimizer, Stage, fused_adamw
 from pql.roles.recorded import Recorded
 from pql.roles.together import Together, as_one, in_rows, stand_in
 from tasks.base import Step
-from tasks.together import OF_A_SET, Sets
+from tasks.graphs import TorchGraph
+from tasks.together import COUNTS, Sets
 
 OF_REPLAY = [f"replay.{name}" for name in RING]
 MAILBOXES = ("average", "normalizer", "returns", "weights.v_learner", "weights.p_learner")
@@ -33,8 +34,11 @@ MAILBOXES = ("average", "normalizer", "returns", "weights.v_learner", "weights.p
 def lay_out_rings(shareds: Sequence[Shared]) -> None:
     """Give the replicas' rings, empty so far, common storage."""
     first = shareds[0].ring["rows"]
-    rows = first.new_zeros(len(shareds), *first.shape)
-    for shared, row in zip(shareds, range(len(shareds))):
+    shape = first.shape
+    for shared in shareds:  # their own go first: on a GPU there may be no room for both
+        shared.ring["rows"] = first = first.new_empty(0)
+    rows = first.new_zeros(len(shareds), *shape)
+    for row, shared in enumerate(shareds):
         shared.ring["rows"] = rows[row]
 
 
@@ -68,7 +72,7 @@ class Optimizers:
         self.optimizers, self.grad = optimizers, grad
         self.bounds: Tensor | None = None
         if optimizers[0].settings.max_grad_norm is not None:
-            self.bounds = torch.tensor([one.settings.max_grad_norm for one in optimizers])
+            self.bounds = grad.new_tensor([one.settings.max_grad_norm for one in optimizers])
         for one, mine, slope in zip(optimizers, data, grad):
             one.data, one.grad = mine, slope
         alike: list[list[Optimizer]] = []
@@ -130,6 +134,9 @@ class Learners:
         self.taus = {group.name: self._taus(i) for i, group in enumerate(first.groups) if group.tau is not None}
         self.gather = Recorded(lambda unit: self.all(gather, unit))
         self.gradients = [Recorded(functools.partial(self._gradients, stage)) for stage in first.stages]
+        generators, graphs = [learner.generator for learner in learners], first.graphed_step.enabled
+        self.graphed_step = TorchGraph(self.step, first.device, generators, graphs, "updates")
+        self.graphed_diagnose = TorchGraph(self.diagnose, first.device, [], graphs, "diagnoses")
 
     def _optimizers(self, name: str) -> Optimizers:
         stretch = self.first.weights.parameters[name]
@@ -139,7 +146,7 @@ class Learners:
     def _taus(self, group: int) -> float | Tensor:
         """How fast that group's target copies follow; (K, 1) where that differs."""
         taus = [learner.groups[group].tau for learner in self.learners]
-        return taus[0] if len(set(taus)) == 1 else torch.tensor(taus, dtype=self.weights.dtype).unsqueeze(1)
+        return taus[0] if len(set(taus)) == 1 else self.weights.new_tensor(taus).unsqueeze(1)
 
     def update(self) -> None:
         """One update of all replicas, as `Learner.update`."""
@@ -148,21 +155,21 @@ class Learners:
         counts = int(self.first.counter), int(self.first.shared.vector_steps)
         due = [learner.diagnosis.due(*counts) for learner in self.learners]  # of all of them or of none
         if due[0]:
-            self.diagnose()
-        self.step()
+            self.graphed_diagnose()
+        self.graphed_step()
         self.publisher.count()
 
     def step(self) -> None:
         """As `Learner.step`."""
         first, count = self.first, len(self.learners)
         self.receive()
-        unit = torch.empty(count, first.cfg.batch_size, dtype=torch.float64)
+        unit = torch.empty(count, first.cfg.batch_size, dtype=torch.float64, device=first.device)
         for mine, learner in zip(unit, self.learners):
             torch.rand(mine.shape, generator=learner.generator, out=mine)
         rows = self.gather(unit)
         measured: dict[str, Tensor] = {}
         for stage, gradients in zip(first.stages, self.gradients):
-            noise = torch.empty(count, first.cfg.batch_size, stage.columns)
+            noise = torch.empty(count, first.cfg.batch_size, stage.columns, device=first.device)
             for mine, learner in zip(noise if stage.columns else (), self.learners):
                 torch.randn(mine.shape, generator=learner.generator, out=mine)
             metrics, slopes = gradients(rows, noise)
@@ -178,11 +185,11 @@ class Learners:
             self.all(lambda learner, measured: learner.conclude(measured), measured)
 
     def receive(self) -> None:
-        """As `Learner.receive`, where there is anything new."""
+        """As `Learner.receive`; on a CPU where there is anything new."""
         first, shared = self.first, self.first.shared
         seen = [(first.their_box, first.their_version), (shared.normalizer, first.normalizer.version)]
         seen += [(shared.returns, first.scale.version)] if first.scale is not None else []
-        if any(int(box.version) != int(version) for box, version in seen):
+        if first.their_box.on_device or any(int(box.version) != int(version) for box, version in seen):
             self.all(lambda learner: learner.receive())
 
     def follow(self) -> None:
@@ -232,8 +239,8 @@ class Learners:
         """Every loss once, forward and backward, on nothing: raises whatever vmap can't do of an algorithm."""
         first, size = self.first, (len(self.learners), self.first.cfg.batch_size)
         for stage in first.stages:
-            blank = Rows(*(part.expand(size[0], *part.shape) for part in first.replay.blank(size[1])))
-            self._gradients(stage, blank, torch.zeros(*size, stage.columns))
+            blank = Rows(*(part.expand(size[0], *part.shape) for part in first.replay.blank(size[1], first.device)))
+            self._gradients(stage, blank, torch.zeros(*size, stage.columns, device=first.device))
         self.look()
 
 
@@ -259,6 +266,7 @@ class Actors:
         if first.scale is not None:
             paths += ["scale.state", "scale.running", "shared.returns.buffers"]
         self.all = Together(actors, paths)
+        self.faults: Tensor | None = None  # (K, 4) on the host, as far as they are known there
 
     @torch.no_grad()
     def step(self) -> None:
@@ -267,7 +275,7 @@ class Actors:
         step = self.env.step(action)
         each = (len(self.actors), -1)
         told = {name: t.unflatten(0, each) for name, t in step._asdict().items() if isinstance(t, Tensor)}
-        told["info"] = {name: step.info[name] for name in OF_A_SET if name in step.info}
+        told["info"] = {name: step.info[name] for name in COUNTS if name in step.info}
         for name in self.env.metric_names:
             value = step.info[name]
             told["info"][name] = value.unflatten(0, each) if value.dim() else value.expand(len(self.actors))
@@ -275,13 +283,14 @@ class Actors:
         for actor in self.actors:
             actor.windows.steps += 1
         self.actors[0].shared.vector_steps += 1
+        self.faults = self.actors[0].in_flight(self.all.rows["faults"])
 
     def demand_no_faults(self, k: int) -> None:
         """Raises where replica k has had any."""
         self.actors[k].demand_no_faults(self.actors[k].faults)
 
     def any_faults(self) -> bool:
-        return bool(self.all.rows["faults"][:, :3:2].any())
+        return self.faults is not None and bool(self.faults[:, :3:2].any())
 
 
 def note_and_take(actor: Actor, action: Tensor, told: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from pql.run.monitor import Monitor
 from pql.runtime import checkpoint, sync
 from pql.runtime.alone import pace_alone
 from pql.runtime.pack import Pack
+from pql.runtime.packing import demand_room
 from tasks import TaskError
 from tasks.together import Sets
 
@@ -107,9 +108,11 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         warnings.filterwarnings("ignore", "(?s).*grad and param do not obey")
         env = make_env(cfgs[0], cfgs[0].eval_episodes, [trainer.evaluation_seed(cfg) for cfg in cfgs])
         open_things.callback(env.close)
+        demand_room(cfgs[0], env, len(cfgs) + (env.device.type == "cuda"))  # and the ring of one timed alone
         parts = [prepare(cfgs[0], env.spaces, None, env.metric_names)]
         parts += [prepare(cfg, env.spaces, parts[0].survey, env.metric_names) for cfg in cfgs[1:]]
-        pack = Pack(cfgs, parts, {name: torch.tensor(values) for name, values in differing_numbers(cfgs).items()})
+        numbers = {name: torch.tensor(values, device=env.device) for name, values in differing_numbers(cfgs).items()}
+        pack = Pack(cfgs, parts, numbers)
         open_things.callback(pack.close)
         monitors = []
         for one, mine, (cfg, folder, manifest) in zip(env.sets, parts, members):
@@ -121,7 +124,7 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         try:
             for learners in pack.learners:
                 learners.try_losses()
-            watch.act(torch.zeros(env.num_envs, env.obs_dim))
+            watch.act(torch.zeros(env.num_envs, env.obs_dim, device=env.device))
         except Exception as error:
             what = f"algo={cfgs[0].algo.name} can't be computed for several runs at once"
             raise NotTogether(f"{what} ({str(error).splitlines()[0]})") from error

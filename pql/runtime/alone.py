@@ -7,6 +7,8 @@ import statistics
 import time
 from typing import Any, Callable, Sequence
 
+import torch
+
 from pql.algorithms.survey import Survey
 from pql.memory.shared import ROLES
 from pql.roles.build import make_role, prepare
@@ -31,16 +33,19 @@ def pace_alone(
     try:
         for _ in range(cfg.algo.n_step):  # the ring is empty until then
             actor.step()
-        step, critic, policy = (_seconds(do) for do in (actor.step, v_learner.update, p_learner.update))
+        todo = (actor.step, v_learner.update, p_learner.update)
+        step, critic, policy = (_seconds(do, actor.env.device) for do in todo)
     finally:
         actor.env.close()
     return step, critic, policy
 
 
-def _seconds(do: Callable[[], None]) -> float:
+def _seconds(do: Callable[[], None], device: torch.device) -> float:
     taken = []
     for _ in range(TIMES):
         began = time.perf_counter()
         do()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[TIMES // 4 :])

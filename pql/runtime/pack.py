@@ -1,19 +1,21 @@
-"""One process, several runs: the roles of all replicas side by side, in the order in which `sync` has those of one."""
+"""One process, several runs: the roles of all replicas side by side, in the order in which `sync` has those of one.
+
+On a CPU, and on a GPU, where an update of all of them is one graph. A process for each role would gain nothing here:
+cores that one pack leaves idle another one fills.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import torch
 
 from pql.config import make_env
-from pql.errors import UserError
-from pql.memory.shared import ROLES, Shared
+from pql.memory.shared import ROLES
 from pql.roles.actor import Actor
 from pql.roles.build import LEARNERS, Parts, make_replay
 from pql.roles.learner import Learner, seed_of
@@ -36,7 +38,6 @@ class Pack:
         # the losses are those of the pack: there is nothing else to compile
         self.cfgs, self.numbers = [dataclasses.replace(cfg, compile=False) for cfg in cfgs], numbers
         self.shared = [part.shared for part in parts]
-        check_memory(self.shared)
         lay_out_rings(self.shared)
         seeds = [seed_of(cfg.seed, "environments") % 2**31 for cfg in cfgs]
         self.env = make_env(cfgs[0], cfgs[0].num_envs, seeds, cfgs[0].sim.threads)
@@ -82,21 +83,6 @@ class Pack:
 
     def close(self) -> None:
         self.env.close()
-
-
-def check_memory(shared: Sequence[Shared]) -> None:
-    """Raises UserError where the rings of so many runs have no room in this machine's memory."""
-    rows = shared[0].ring["rows"]
-    ring = rows.numel() * rows.element_size()
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not every system says
-        return
-    if len(shared) * ring > free:
-        raise UserError(
-            f"the replay rings of {len(shared)} runs side by side need {len(shared) * ring / 2**20:.0f} MiB and "
-            f"{free / 2**20:.0f} MiB are free: take at most {max(1, free // ring)} runs, or lower algo.replay_size"
-        )
 
 
 def keep_memory() -> None:

@@ -25,7 +25,10 @@ def run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
 
 @contextmanager
 def torch_as_configured(cfg: Any) -> Iterator[None]:
-    """Threads and precision of one process that does it all."""
+    """Device, threads and precision of one process that does it all."""
+    device = device_of(cfg, "actor")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     # More torch threads would fight with the simulator's, and their number would change the last bits.
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(cfg.threads.v_learner or 1)
@@ -38,9 +41,6 @@ def torch_as_configured(cfg: Any) -> Iterator[None]:
 
 
 def _run(cfg: Any, monitor: Any, resume_from: Path | None) -> None:
-    device = device_of(cfg, "actor")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     roles = [make_role(role, cfg, monitor.algorithm, monitor.shared, cfg.sim.threads) for role in ROLES]
     if resume_from is not None:
         for role in roles:

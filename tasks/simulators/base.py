@@ -52,7 +52,7 @@ class Simulator(ABC):
             raise TaskError(f"{type(self).__name__} has one model for all of its simulations")
 
     def metrics(self) -> dict[str, Tensor]:
-        """Scalars for a step's info."""
+        """Counts for a step's info, of each simulation since it was made, (N,)."""
         return {}
 
     @abstractmethod

@@ -87,7 +87,7 @@ class WarpSimulator(ModelSimulator):
             self._mask = wp.zeros(num_envs, dtype=bool)
             self._start_qpos, self._start_qvel = wp.zeros_like(self.data.qpos), wp.zeros_like(self.data.qvel)
             self._diverged = wp.zeros(num_envs, dtype=bool)
-            self._overflows = wp.zeros(1, dtype=wp.int64)
+            self._overflows = wp.zeros(num_envs, dtype=wp.int64)
             # Once without a graph, for kernels load where they are first launched. TaskEnv then resets everything.
             with _told_if_slow("compiling this model's simulation, which a machine does once, takes a while"):
                 self._step()
@@ -188,7 +188,7 @@ class WarpSimulator(ModelSimulator):
             self.look_graph()
 
     def metrics(self) -> dict[str, Tensor]:
-        return {"contact_overflows": wp.to_torch(self._overflows)[0].clone()}
+        return {"contact_overflows": wp.to_torch(self._overflows)}
 
     def vary(self, names: Sequence[str]) -> None:
         if names:
@@ -252,7 +252,7 @@ def _poll(
     world = wp.tid()
     diverged[world] = not (_finite(qpos, world) and _finite(qvel, world) and _finite(ctrl, world))
     if (overflow[world] & _LEFT_OUT) != 0:
-        wp.atomic_add(overflows, 0, wp.int64(1))
+        overflows[world] += wp.int64(1)
 
 
 @wp.kernel

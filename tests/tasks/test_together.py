@@ -10,10 +10,13 @@ import tasks
 SEEDS, N = (3, 14, 15), 4
 
 
-@pytest.fixture
-def both(mujoco):
+@pytest.fixture(params=["mujoco", "mujoco_warp"])
+def both(request, mujoco):
     """The same environments, in one simulation and in one each."""
-    return tasks.make("Cartpole", N, seed=SEEDS, threads=1), [tasks.make("Cartpole", N, seed=s) for s in SEEDS]
+    if request.param == "mujoco_warp":
+        pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
+    on = {"sim": request.param, "device": "cpu"}
+    return tasks.make("Cartpole", N, seed=SEEDS, **on), [tasks.make("Cartpole", N, seed=s, **on) for s in SEEDS]
 
 
 def walk(whole, alone, steps):
@@ -48,6 +51,16 @@ def test_a_set_has_the_state_of_environments_alone_and_takes_it(both):
     whole.sets[1].load_state_dict(kept[1])
     alone[1].load_state_dict(kept[1])
     assert walk(whole, alone, 60)
+
+
+def test_contacts_without_room_are_counted_by_set(mujoco):
+    """The memory is one, and so is what finds no room: two environments a set, on four feet each."""
+    pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
+    env = tasks.make("Ant", 2, seed=SEEDS, sim="mujoco_warp", device="cpu", contacts_per_env=1)
+    for _ in range(40):
+        counts = env.step(torch.zeros(6, env.action_dim)).info["contact_overflows"]
+    assert counts.shape == (3,) and counts.min() > 2
+    assert [int(one.state_dict()["sim.contact_overflows"].sum()) for one in env.sets] == counts.tolist()
 
 
 def test_simulators_that_step_one_set_say_so():

@@ -54,6 +54,7 @@ def test_every_part_runs_and_its_figures_mean_what_they_say(mujoco, tmp_path, ca
     assert found["pipeline"]["actor_share_beside_learners"] == pytest.approx(rates["parallel"] / rates["actor"])
     assert sides["actor"]["critic_updates_per_s"] == 0
 
+    assert found["packs"] == {"runs": 3, "side_by_side": 3}
     assert found["ant"]["env_steps"] == 640 and found["ant"]["curve"]["reached"]["3000"] is None
     assert found["ant"]["curve"]["env_steps"] == [320, 640]
     tables = capfd.readouterr().out
@@ -105,6 +106,8 @@ REPORT = {
             "actor_share_beside_learners": 0.7,
             "sides": {side: {"transitions_per_s": 1e5, "critic_updates_per_s": 200.0, "policy_updates_per_s": 100.0,
                              "utd": 8 / 4096, "device_memory_bytes": 2**33} for side in ("sync", "parallel")}}}},
+        "packs": {str(k): {"seconds": seconds, "result": {"runs": k, "side_by_side": k}}
+                  for k, seconds in ((1, 40.0), (16, 70.0))},
         "ant": {f"Ant {seed}": {"seconds": 170.0, "result": {
             "env_steps": 10**8, "wall_time_s": 160.0, "eval_return": 6000.0,
             "curve": {"reached": {"1000": [20.0, 10**7], "3000": [at, 5 * 10**7], "5000": None}}}}
@@ -116,7 +119,8 @@ REPORT = {
 def test_goals_take_float32_at_batch_8192_and_the_slowest_seed():
     found = {goal["goal"]: (goal["measured"], gpu_report.met(goal)) for goal in gpu_report.goals(REPORT["parts"])}
     assert list(found.values()) == [
-        (6.0, True), (None, None), (0.45, False), (None, None), (1.5e6, True), (0.7, True), (1.3, False), (90.0, True),
+        (6.0, True), (None, None), (0.45, False), (None, None), (1.5e6, True), (0.7, True), (1.3, False),
+        (1.75, True), (90.0, True),
     ]  # fmt: skip
 
 
@@ -130,6 +134,7 @@ def test_tables_fit_80_columns_and_show_what_failed():
     assert next(line for line in lines if "graph+bf16" in line).split() == [
         "pql", "8192", "graph+bf16", "critic", "1,234.5", "200.0", "20.00", "45%", "1.0",
     ]  # fmt: skip
+    assert ["16", "70.0", "823", "9.14"] in [line.split() for line in lines]
     text = gpu_report.markdown(report)
     assert "| Ant | 500,000 | 1,500,000 | 0.90 | 2.0 |" in text and "not measured" in text
     assert all(line.count("|") == 5 for line in text.partition("## Goals")[2].splitlines() if line.startswith("|"))

@@ -12,6 +12,7 @@ import torch
 from pql import algorithms, config
 from pql.algorithms.pql import PQL
 from pql.errors import UserError
+from pql.roles.pack import Learners
 from pql.run import trainer
 from pql.run.curve import mean_curve
 from pql.run.metrics import read_metrics
@@ -19,6 +20,7 @@ from pql.run.monitor import Monitor
 from pql.run.pack import train_together
 from pql.run.trainer import train
 from pql.runtime import checkpoint
+from tasks.graphs import WARM_UP
 
 UNLIKE = ("runs_side_by_side", "wall_time_s", "time_alone_s", "wait_actor", "wait_v_learner", "wait_p_learner")
 
@@ -175,6 +177,34 @@ def test_what_cannot_be_packed_is_trained_one_after_the_other_with_a_line(cartpo
     assert [(s["status"], s["runs_side_by_side"]) for s in summaries] == [("completed", 1)] * 2
     (line,) = said
     assert why in line and line.endswith("so these 2 runs are trained one after the other")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("algo", ["pql", "sac"])
+def test_replicas_on_a_gpu_are_the_runs_that_they_are_alone(cartpole, capfd, algo):
+    """An update of all of them is one graph, each draws as it does alone; stopped, they go on one by one."""
+    common = {"device": "cuda", "sim": "mujoco_warp", "algo": algo, "algo.critic_updates_per_step": 2}
+    packed = [cartpole(f"pack{k}", 5 + k, **common, **own) for k, own in enumerate(OWN[algo][1:])]
+    alone = [cartpole(f"alone{k}", 5 + k, **common, **own) for k, own in enumerate(OWN[algo][1:])]
+    recorded, graphs = [], Learners.update
+
+    def noted(learners):
+        graphs(learners)
+        recorded.append(learners.graphed_step.graph is not None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learners, "update", noted)
+        assert [summary["runs_side_by_side"] for summary in train_together(packed)] == [2, 2]
+    assert sum(recorded) == len(recorded) - 2 * WARM_UP > 100 and "no CUDA graph" not in capfd.readouterr().err
+    for cfg, other in zip(packed, alone):
+        train(other)
+        assert_near(cfg, other)
+        (mine, facts), (theirs, their_facts) = state_of(cfg), state_of(other)
+        assert facts == their_facts
+        draws = [name for name in mine if name.endswith("generator")]
+        assert len(draws) == 4 and all(torch.equal(mine[name], theirs[name]) for name in draws)
+    longer = cartpole("pack1", 6, **common, **OWN[algo][2], max_env_steps=560, resume="true")
+    assert train(longer)["env_steps"] == 560
 
 
 def test_mean_curve_has_students_interval_at_the_steps_that_all_runs_share(tmp_path):

@@ -21,13 +21,13 @@ def cartpole(mujoco):
 def test_what_a_pack_saves_is_what_replicas_share(cartpole):
     # four updates of the critic and two of the policy for each vector step
     shared = packing.STEP_S + 6 * packing.UPDATE_S
-    own = 64 * packing.ENV_S + 6 * 2e7 / packing.FLOPS
+    own = 64 * packing.ENV_S["cpu"] + 6 * 2e7 / packing.FLOPS["cpu"]
     assert packing.saves(cartpole, 2e7, 4) == pytest.approx((shared + own) / (shared / 4 + own))
 
 
 def test_small_networks_are_packed_and_what_arithmetic_binds_is_not(cartpole, monkeypatch):
     # a slot: 4 numbers seen, an action and 2 words, for 100,000 transitions and a few more
-    monkeypatch.setattr(packing, "free_memory", lambda: 3.5 * 100_000 * 7 * 4)
+    monkeypatch.setattr(packing, "free_memory", lambda device: 3.5 * 100_000 * 7 * 4)
     cfg = dataclasses.replace(cartpole, algo=dataclasses.replace(cartpole.algo, replay_size=100_000))
     assert packing.size_of(cfg) == (packing.MOST, 3)
     assert packing.size_of(cfg, at_a_time=2).fits == 1

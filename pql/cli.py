@@ -30,11 +30,11 @@ class OfRun:
     def check(self) -> None:
         require(self.checkpoint in ("newest", "best"), "checkpoint", self.checkpoint, "newest or best")
 
-    def load(self, num_envs: int, seed: int = 0) -> Any:
-        """The run's policy, with environments. Raises UserError, TaskError."""
+    def load(self, num_envs: int, seed: int = 0, sim: str = "") -> Any:
+        """The run's policy, with environments, of another simulator if one is named. Raises UserError, TaskError."""
         from pql.run import evaluation
 
-        return evaluation.load_run(self.run_dir, num_envs, seed, self.checkpoint, self.plugins, self.trust)
+        return evaluation.load_run(self.run_dir, num_envs, seed, self.checkpoint, self.plugins, self.trust, sim)
 
     def beside(self, name: str) -> Path:
         """Where a file that belongs to the run goes: into its folder or, where nobody may write there, here."""

@@ -15,6 +15,7 @@ from pql.errors import user_errors
 class Options(cli.OfRun):
     episodes: int = key(100, "episodes to play, side by side, without noise")
     seed: int = key(1, "of the environments")
+    sim: str = key("", "another simulator than the run's; gymnasium, dm_control: the original of a port")
     json: str = key("", "a file for the JSON; -: nothing but JSON on stdout; empty: one line of it after the text")
 
 
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
         from pql.files import write_atomically
         from pql.run import evaluation
 
-        trained = options.load(options.episodes, options.seed)
+        trained = options.load(options.episodes, options.seed, options.sim)
         values = {"seed": options.seed, **evaluation.report(trained, trained.evaluate())}
         if options.json != "-":
             print(evaluation.report_text(values))

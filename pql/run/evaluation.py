@@ -171,13 +171,17 @@ class TrainedPolicy(NamedTuple):
 
 
 def load_run(
-    run_dir: str, num_envs: int, seed: int = 0, which: str = "newest", plugins: Sequence[str] = (), trust: bool = False
-) -> TrainedPolicy:
+    run_dir: str, num_envs: int, seed: int = 0, which: str = "newest", plugins: Sequence[str] = (), trust: bool = False,
+    sim: str = "",
+) -> TrainedPolicy:  # fmt: skip
     """A run's newest good policy, or its best, and `num_envs` environments of its task. Raises UserError, TaskError.
 
+    `sim` names another simulator than the run's: with "gymnasium" a port's original, say.
     Checkpoints found damaged on the way are reported on stderr. Nothing is written to the run's folder.
     """
     path, cfg = open_run(run_dir, plugins, trust)
+    if sim:
+        cfg.sim.name, cfg.device = sim, str(device_for("auto", cfg.task.name, sim))
     env = make_env(cfg, num_envs, seed)
     policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr), which)
     return TrainedPolicy(cfg, env, policy.to(env.device), manifest)

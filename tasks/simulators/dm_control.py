@@ -9,6 +9,8 @@ import torch
 from tasks.base import VectorEnv
 from tasks.simulators.pool import Pool
 
+PORT = "dmc/"  # begins the names of tasks.suite.dmc
+
 
 def make_env(
     name: str,
@@ -23,10 +25,12 @@ def make_env(
     """`num_envs` environments in a pool of worker processes; called by `tasks.make`.
 
     Args:
-        name: "<domain>-<task>" of the suite ("cartpole-swingup"), or "module:function" of a user's.
+        name: "<domain>-<task>" of the suite ("cartpole-swingup"; its port's name, "dmc/cartpole-swingup", too), or
+            "module:function" of a user's.
         options: of the suite, arguments of the task (time_limit, ...), with `environment_kwargs` among them; else
             arguments of the function, which gets `seed=` too. `max_episode_steps` is the time limit in control steps,
             where the environment has none or a later one.
     """
+    name = name[len(PORT) :] if name.startswith(PORT) else name
     arguments = {"name": name, "options": options, "seed": seed, "plugins": list(plugins)}
     return Pool(name, "dm_share", arguments, num_envs, threads, device, step_timeout)

@@ -212,3 +212,26 @@ def test_play_without_opengl_still_evaluates(run_copy):
     assert "mean return" in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("note: no video") and "apt install" in line]
     assert not (run_copy / "video.mp4").exists()
+
+
+PORTS = {"InvertedDoublePendulum-v5": ("gymnasium", "gym", 64), "dmc/acrobot-swingup": ("dm_control", "dmc", 8)}
+
+
+@pytest.mark.parametrize("task", PORTS)
+def test_policy_gets_from_the_original_what_it_gets_from_the_port(task, tmp_path, capsys):
+    """Mean returns, apart by at most 4.4 standard errors: a false alarm in 90,000 where the means are normal."""
+    sim, extra, episodes = PORTS[task]
+    pytest.importorskip(sim, reason=f"needs {sim}: pip install .[{extra}]")
+    words = [
+        f"task={task}", "runtime=sync", "num_envs=4", "max_env_steps=256", f"run_dir={tmp_path}/run", "compile=false",
+        "algo.warmup_steps=8", "algo.batch_size=32", "algo.hidden=[32,32]", "algo.replay_size=4096", "video=false",
+        "eval_interval=0", "eval_episodes=2", "device=cpu",
+    ]  # fmt: skip
+    trainer.train(config.load(words))
+    found = []
+    for more in ([], [f"sim={sim}"]):
+        assert script("evaluate")([f"run_dir={tmp_path}/run", f"episodes={episodes}", "json=-", *more]) == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    port, original = found
+    assert port["std"] > 0
+    assert abs(port["mean"] - original["mean"]) <= 4.4 * np.hypot(port["std"], original["std"]) / episodes**0.5

@@ -66,3 +66,9 @@ def check_identity(cfg: Config, saved: Config) -> None:
                 f"run_dir={cfg.run_dir} was trained with {name}={b}, not {a}: "
                 "resume it with the same value, or name another run_dir (init_from=<this run> begins with its networks)"
             )
+    kinds = [one.device.partition(":")[0] for one in (cfg, saved)]
+    if kinds[0] != kinds[1]:  # random states and the ring's guard are of one kind
+        raise UserError(
+            f"run_dir={cfg.run_dir} was trained with device={saved.device}, not {cfg.device}: resume it there, or name "
+            "another run_dir (init_from=<this run> begins with its networks)"
+        )

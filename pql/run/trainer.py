@@ -131,6 +131,8 @@ def begin(
         steps: the fixed dataset to learn from, if there is one.
     """
     run_dir = Path(cfg.run_dir)
+    if folder is not None:
+        _demand_sizes(parts.shared, folder, manifest)
     if manifest is not None and steps is None and not checkpoint.holds_ring(manifest):
         old = f" of this version's form ({manifest['format']})" if checkpoint.REPLAY in manifest["files"] else ""
         print(f"note: the checkpoint holds no replay ring{old}; the run warms up again, then learning goes on")
@@ -181,6 +183,26 @@ def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
         with suppress(OSError):  # the first error is the one to tell
             return monitor.summary("failed", reason=reason)
     return {"status": "failed", "reason": reason}
+
+
+def _demand_sizes(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises UserError where networks, observations or ring of a checkpoint are not those of this run."""
+    ours = {f"{role}'s weights": (box.buffers.shape[1],) for role, box in shared.weights.items()}
+    theirs = {f"{role}'s weights": checkpoint.shapes(folder, role)["weights"] for role in shared.weights}
+    ours["normaliser"] = (shared.normalizer.buffers.shape[1],)
+    theirs["normaliser"] = checkpoint.shapes(folder, "actor")["normalizer"]
+    if checkpoint.holds_ring(manifest):
+        ours.update({f"ring's {name}": tuple(tensor.shape) for name, tensor in shared.ring.items()})
+        theirs.update({f"ring's {name}": shape for name, shape in checkpoint.shapes(folder, "replay").items()})
+        filled, slots = theirs["ring's rows"], ours["ring's rows"]
+        if filled[0] <= slots[0]:  # a ring that is not full is saved as far as it is
+            theirs["ring's rows"] = (slots[0], *filled[1:])
+    for name, shape in ours.items():
+        if theirs.get(name) != shape:
+            raise UserError(
+                f"{folder} is not of this run's sizes: its {name} are {theirs.get(name)}, this run's {shape}; the task "
+                "or the algorithm has changed since: give back what it was, or name another run_dir"
+            )
 
 
 def restore_counters(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

@@ -197,6 +197,12 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     return load_file(folder / f"{name}.safetensors")
 
 
+def shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a file, by name."""
+    with safe_open(folder / f"{name}.safetensors", "pt") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - it is no dict
+
+
 def load_into(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
     """Fill the first rows of tensors from a file's, without a second copy of them in memory."""
     path = folder / f"{name}.safetensors"

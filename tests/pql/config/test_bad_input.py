@@ -145,6 +145,12 @@ def test_resuming_as_something_else_is_refused(trained, refused, change, words):
     refused([f"run_dir={trained}", "resume=true", change], *words)
 
 
+def test_run_of_another_kind_of_device_is_not_gone_on_with_here(trained, refused):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("\ndevice: cpu\n", "\ndevice: cuda\n"))
+    refused([f"run_dir={trained}", "resume=true", "device=cpu"], "trained with device=cuda, not cpu", "init_from=")
+
+
 def test_folder_that_holds_no_run_cannot_be_resumed(tmp_path, tiny, refused):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")

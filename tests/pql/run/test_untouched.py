@@ -71,6 +71,27 @@ def test_start_that_was_cut_off_in_its_first_file_is_started(tiny, tmp_path):
     assert train(config.load(tiny(resume="true", max_env_steps=80)))["status"] == "completed"
 
 
+@pytest.mark.parametrize("larger", [True, False])
+def test_ring_laid_out_otherwise_is_not_taken_for_ours(trained, longer, monkeypatch, larger):
+    from pql.roles import build
+
+    guard = build.replay_guard
+    monkeypatch.setattr(build, "replay_guard", lambda cfg: guard(cfg) + (8 if larger else -8))
+    before = tree(trained)
+    with pytest.raises(UserError, match=r"not of this run's sizes: its ring's (rows|offsets) are"):
+        longer()
+    assert tree(trained) == before
+
+
+def test_networks_of_other_sizes_are_refused_in_one_line(trained, longer):
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().replace("  hidden:\n  - 16\n", "  hidden:\n  - 24\n"))
+    before = tree(trained)
+    with pytest.raises(UserError, match="its p_learner's weights are"):
+        longer()
+    assert tree(trained) == before
+
+
 @pytest.mark.parametrize("harm", ["emptied", "cut short", "of another task", "of other environments"])
 def test_configuration_that_is_not_the_runs_own_is_refused(trained, longer, harm):
     path = trained / "config.yaml"

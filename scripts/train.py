@@ -71,7 +71,7 @@ def print_curve(run_dirs: list[Path]) -> None:
     from pql.run.curve import as_csv, as_text, mean_curve
 
     curve = mean_curve(run_dirs)
-    if curve:
+    if curve.points:
         path = run_dirs[0].parent / "curve.csv"
         write_atomically(path, as_csv(curve))
         print(f"\nmean of {len(run_dirs)} runs ({path}):\n{as_text(curve)}")

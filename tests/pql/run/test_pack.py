@@ -14,7 +14,7 @@ from pql.algorithms.pql import PQL
 from pql.errors import UserError
 from pql.roles.pack import Learners
 from pql.run import trainer
-from pql.run.curve import mean_curve
+from pql.run.curve import as_csv, as_text, mean_curve
 from pql.run.metrics import read_metrics
 from pql.run.monitor import Monitor
 from pql.run.pack import train_together
@@ -212,13 +212,22 @@ def test_mean_curve_has_students_interval_at_the_steps_that_all_runs_share(tmp_p
         (tmp_path / name).mkdir()
         lines = [{"env_steps": steps, "eval_return": value} for steps, value in returns.items()]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first, second = mean_curve([tmp_path / "a", tmp_path / "b"])
+    first, second = mean_curve([tmp_path / "a", tmp_path / "b"]).points
     # two values 1 and 3: deviation sqrt 2, of the mean 1; Student's t with one degree of freedom is 12.706
-    assert (first.env_steps, first.mean) == (100, 2.0)
+    assert (first.at, first.mean) == (100, 2.0)
     assert (first.low, first.high) == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-3)
-    assert (second.env_steps, second.mean, second.low, second.high) == (200, 4.0, 4.0, 4.0)
-    (alone, *_) = mean_curve([tmp_path / "b"])
-    assert math.isnan(alone.low)
+    assert (second.at, second.mean, second.low, second.high) == (200, 4.0, 4.0, 4.0)
+    alone = mean_curve([tmp_path / "b"])
+    assert math.isnan(alone.points[0].low)
+    assert as_text(alone).splitlines()[0].split() == ["100", "env", "steps:", "return", "3.00"]
+    assert as_csv(alone).splitlines()[:2] == ["env_steps,mean,low,high", "100,3.0,nan,nan"]
+
+
+def test_mean_curve_on_a_fixed_dataset_is_over_critic_updates(tmp_path):
+    lines = [{"env_steps": 600, "critic_updates": k, "passes": k / 60, "eval_return": k / 10} for k in (10, 20)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curve = mean_curve([tmp_path, tmp_path])
+    assert (curve.axis, curve.points) == ("critic_updates", [(10, 1.0, 1.0, 1.0), (20, 2.0, 2.0, 2.0)])
 
 
 def test_seeds_give_a_run_each_below_the_folder(tmp_path):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -119,18 +121,38 @@ def folder(data: str) -> Path:
     return path
 
 
-def check_name(out: str) -> None:
-    """Raises UserError for a folder whose name Minari takes for no dataset's, and where nothing can be written."""
+@contextmanager
+def writing(out: str) -> Iterator[Path]:
+    """A new folder in which a dataset grows (`write`), which then takes the name `out`; what fails leaves nothing.
+
+    Raises UserError for a name that Minari takes for no dataset's, or that is taken, and where nothing can be written.
+    """
     _minari()
-    if re.fullmatch(r"[-\w]+-v\d+", Path(out).name) is None:
-        raise UserError(f"out={out}: a dataset's name ends in its version, as in {Path(out).name or 'ant'}-v0")
+    path = Path(out).resolve()  # Minari 0.5.4 looks for a relative one's files below itself
+    if path.exists():
+        raise UserError(f"out={out} exists: name another folder")
+    if re.fullmatch(r"[-\w]+-v\d+", path.name) is None:
+        raise UserError(f"out={out}: a dataset's name ends in its version, as in {path.name or 'ant'}-v0")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error.strerror}): name another folder") from error
+    try:
+        yield folder
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def write(path: Path, episodes: Sequence[dict[str, np.ndarray]], task: dict[str, Any], about: str) -> None:
+def write(
+    folder: Path, name: str, episodes: Sequence[dict[str, np.ndarray]], task: dict[str, Any], about: str
+) -> None:
     """Write episodes as a dataset of Minari's.
 
     Args:
-        path: the dataset's folder, which must not exist; its name is the dataset's, see `check_name`.
+        folder: an empty one, see `writing`.
+        name: the dataset's.
         episodes: each with observations (T + 1, D), actions (T, A) in [-1, 1], rewards, terminations, truncations (T,).
         task: name and options, for `task_of`.
         about: a description.
@@ -141,17 +163,14 @@ def write(path: Path, episodes: Sequence[dict[str, np.ndarray]], task: dict[str,
     from minari.dataset.minari_storage import MinariStorage
 
     first = episodes[0]
-    seen, action = (first[name].shape[1] for name in ("observations", "actions"))
-    path = path.resolve()  # Minari 0.5.4 looks for a relative one's files below itself
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    (unfinished / "data").mkdir(parents=True)
+    seen, action = (first[column].shape[1] for column in ("observations", "actions"))
+    (folder / "data").mkdir()
     storage = MinariStorage.new(
-        unfinished / "data", Box(-np.inf, np.inf, (seen,), np.float32), Box(-1.0, 1.0, (action,), np.float32)
+        folder / "data", Box(-np.inf, np.inf, (seen,), np.float32), Box(-1.0, 1.0, (action,), np.float32)
     )
-    told = {"dataset_id": path.name, "minari_version": minari.__version__, "description": about, TASK: task}
+    told = {"dataset_id": name, "minari_version": minari.__version__, "description": about, TASK: task}
     storage.update_metadata(told)
     storage.update_episodes(EpisodeBuffer(**episode) for episode in episodes)
-    unfinished.rename(path)
 
 
 def _minari() -> Any:

@@ -52,25 +52,22 @@ def record(
     Returns:
         A line about it. Raises UserError, TaskError.
     """
-    path = Path(out)
-    if path.exists():
-        raise UserError(f"out={out} exists: name another folder")
-    dataset.check_name(out)
-    trained = evaluation.load_run(run_dir, num_envs, seed, which, plugins, trust)
-    env, cfg = trained.env, trained.cfg
-    try:
-        act = explorer(trained, run_dir, seed, which) if explore else trained.act
-        with evaluation.one_torch_thread():
-            episodes = cut(list(played(env, act, -(-steps // num_envs))))
-    finally:
-        env.close()
-    if not episodes:
-        raise UserError(f"no transition of {cfg.task.name} was valid: there is nothing to write")
-    sim = cfg.sim.name if tasks.brings_tasks(cfg.sim.name) else None
-    task = {"name": cfg.task.name, "sim": sim, "options": dict(cfg.task.options)}
-    how = "exploring" if explore else "without noise"
-    about = f"{cfg.algo.name}, {how}, after {trained.manifest['env_steps']} env steps of {cfg.task.name}"
-    dataset.write(path, episodes, task, about)
+    with dataset.writing(out) as folder:
+        trained = evaluation.load_run(run_dir, num_envs, seed, which, plugins, trust)
+        env, cfg = trained.env, trained.cfg
+        try:
+            act = explorer(trained, run_dir, seed, which) if explore else trained.act
+            with evaluation.one_torch_thread():
+                episodes = cut(list(played(env, act, -(-steps // num_envs))))
+        finally:
+            env.close()
+        if not episodes:
+            raise UserError(f"no transition of {cfg.task.name} was valid: there is nothing to write")
+        sim = cfg.sim.name if tasks.brings_tasks(cfg.sim.name) else None
+        task = {"name": cfg.task.name, "sim": sim, "options": dict(cfg.task.options)}
+        how = "exploring" if explore else "without noise"
+        about = f"{cfg.algo.name}, {how}, after {trained.manifest['env_steps']} env steps of {cfg.task.name}"
+        dataset.write(folder, Path(out).resolve().name, episodes, task, about)
     returns, count = [float(e["rewards"].sum()) for e in episodes], sum(len(e["rewards"]) for e in episodes)
     return f"{out}: {count} transitions in {len(episodes)} episodes of {about}; mean return {np.mean(returns):.1f}"
 

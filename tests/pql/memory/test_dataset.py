@@ -100,6 +100,16 @@ def test_missing_and_damaged_datasets_are_named(made, tmp_path, monkeypatch):
         dataset.read("a-v0")
 
 
+def test_what_cannot_be_written_is_said_at_once_and_what_fails_leaves_nothing(tmp_path):
+    (tmp_path / "a file").touch()
+    for out in ("/proc/a-v0", str(tmp_path / "a file" / "a-v0")):
+        with pytest.raises(UserError, match=f"out={out} cannot be written"), dataset.writing(out):
+            raise AssertionError("too late")
+    with pytest.raises(KeyboardInterrupt), dataset.writing(str(tmp_path / "new" / "a-v0")):
+        raise KeyboardInterrupt
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def spec(**changes):
     told = {"id": "Pole-v3", "entry_point": "evil:Pole", "max_episode_steps": 50, "kwargs": {"size": 2},
             "additional_wrappers": []}  # fmt: skip

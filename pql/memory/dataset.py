@@ -5,6 +5,7 @@ A dataset is data from someone else: its arrays and its JSON are read, nothing t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import numpy as np
 from pql.errors import UserError
 
 UNBOUNDED = 1e6  # a bound of an action that is this large is none
+OF_AN_EPISODE = 16384  # bytes that HDF5 takes besides its numbers
 TASK = "pql_task"  # in the metadata of datasets of ours: {"name": ..., "sim": ..., "options": {...}}
 
 
@@ -162,6 +164,7 @@ def write(
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
+    _demand_room(folder, episodes)
     first = episodes[0]
     seen, action = (first[column].shape[1] for column in ("observations", "actions"))
     (folder / "data").mkdir()
@@ -171,6 +174,13 @@ def write(
     told = {"dataset_id": name, "minari_version": minari.__version__, "description": about, TASK: task}
     storage.update_metadata(told)
     storage.update_episodes(EpisodeBuffer(**episode) for episode in episodes)
+
+
+def _demand_room(folder: Path, episodes: Sequence[dict[str, np.ndarray]]) -> None:
+    """Raises OSError where the disk is too full: HDF5 itself ends the whole process there."""
+    needed = sum(OF_AN_EPISODE + sum(column.nbytes for column in episode.values()) for episode in episodes)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed >> 10} KiB are needed)", str(folder.parent))
 
 
 def _minari() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_what_cannot_be_written_is_said_at_once_and_what_fails_leaves_nothing(tm
     with pytest.raises(KeyboardInterrupt), dataset.writing(str(tmp_path / "new" / "a-v0")):
         raise KeyboardInterrupt
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    columns = {"observations": np.zeros((101, 2), np.float32), "actions": np.zeros((100, 1), np.float32)}
+    columns.update(rewards=np.zeros(100), terminations=np.zeros(100, bool), truncations=np.ones(100, bool))
+    with dataset.writing(str(tmp_path / "a-v0")) as folder:
+        dataset.write(folder, "a-v0", 3 * [columns], {"name": "Point", "options": {}}, "")
+    used = sum(path.stat().st_size for path in (tmp_path / "a-v0").rglob("*.hdf5"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=used))
+    with pytest.raises(OSError, match="No space left"), dataset.writing(str(tmp_path / "b-v0")) as folder:
+        dataset.write(folder, "b-v0", 3 * [columns], {"name": "Point", "options": {}}, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a-v0"]
 
 
 def spec(**changes):

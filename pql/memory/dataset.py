@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
@@ -53,16 +54,19 @@ def read(data: str, most: int | None = None, seed: int = 0) -> Steps:
     if not _continuous(space) or type(space).__name__ != "Box":
         raise UserError(f"data={data} has {_kind(space)} actions: only continuous ones (a Box) can be learned")
     if not _continuous(storage.observation_space):
-        raise UserError(f"data={data} has {_kind(storage.observation_space)} observations: only Boxes, and dictionaries"
-                        " and tuples of them, can be learned from")  # fmt: skip
+        raise UserError(f"data={data} has {_kind(storage.observation_space)} observations: only Boxes of floats, and "
+                        "dictionaries and tuples of them, can be learned from")  # fmt: skip
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
     if not max(np.abs(low).max(), np.abs(high).max()) < UNBOUNDED:
         raise UserError(f"data={data} has actions without bounds, which can't be rescaled to [-1, 1]")
-    count = storage.total_episodes
+    count, outside = storage.total_episodes, 0
+    if type(count) is not int:
+        raise UserError(f"data={data} is damaged: its metadata.json says total_episodes={count!r}")
     order = range(count) if most is None else np.random.default_rng(seed).permutation(count)
     parts, held = [], 0
     for number, episode in zip(order, _episodes(data, storage, order)):
-        steps = _steps(data, number, episode, storage.observation_space, low, high)
+        steps, beyond = _steps(data, number, episode, storage.observation_space, low, high)
+        outside += beyond
         if most is not None:
             steps = Steps(*(part[: most - held] for part in steps))
         steps.last[-1:] = True
@@ -72,6 +76,9 @@ def read(data: str, most: int | None = None, seed: int = 0) -> Steps:
             break
     if not held:
         raise UserError(f"data={data} is empty: it holds no transition")
+    if outside > held / 100:
+        print(f"note: {outside} of {held} actions lie beyond the bounds that data={data} tells, and are cut off there",
+              file=sys.stderr)  # fmt: skip
     if most is not None and held < most:
         raise UserError(f"max_env_steps={most}: data={data} holds {held} transitions only")
     return Steps(*(np.concatenate(column) for column in zip(*parts)))
@@ -224,10 +231,13 @@ def _episodes(data: str, storage: Any, order: Sequence[int]) -> Iterator[dict[st
         raise UserError(f"data={data} is damaged: {_first_line(error)}") from error
 
 
-def _steps(data: str, number: int, episode: dict[str, Any], space: Any, low: np.ndarray, high: np.ndarray) -> Steps:
-    """One episode."""
+def _steps(
+    data: str, number: int, episode: dict[str, Any], space: Any, low: np.ndarray, high: np.ndarray
+) -> tuple[Steps, int]:
+    """One episode, and how many of its actions lie out of bounds."""
     where = f"data={data}, episode {number}"
-    reward = np.asarray(episode["rewards"], np.float32)
+    with np.errstate(over="ignore"):  # what float32 can't hold is told below
+        reward = np.asarray(episode["rewards"], np.float32)
     count = len(reward)
     obs = flat(space, episode["observations"])
     action = np.asarray(episode["actions"], np.float64).reshape(len(episode["actions"]), -1)
@@ -242,8 +252,10 @@ def _steps(data: str, number: int, episode: dict[str, Any], space: Any, low: np.
     if not finite.all():
         raise UserError(f"{where} holds NaN or infinity in {int((~finite).sum())} of {count} transitions (first: "
                         f"{int((~finite).argmax())}): leave such episodes out")  # fmt: skip
-    action = np.clip(2 * (action - low) / np.where(high > low, high - low, 1.0) - 1, -1.0, 1.0).astype(np.float32)
-    return Steps(obs[:-1], action, reward, obs[1:], terminated, terminated | truncated)
+    action = 2 * (action - low) / np.where(high > low, high - low, 1.0) - 1
+    outside = int((np.abs(action) > 1.001).any(1).sum())
+    action = np.clip(action, -1.0, 1.0).astype(np.float32)
+    return Steps(obs[:-1], action, reward, obs[1:], terminated, terminated | truncated), outside
 
 
 def flat(space: Any, values: Any) -> np.ndarray:

@@ -90,6 +90,12 @@ def test_what_cannot_be_learned_from_is_refused(made, episodes, changes, rule):
         dataset.read(made(*episodes, **changes))
 
 
+def test_actions_beyond_their_bounds_are_cut_off_and_said(made, capsys):
+    data = made(episode(100, actions=np.full((100, 1), 3.0)), episode(100, actions=np.full((100, 1), -4.0)))
+    assert sorted({*dataset.read(data).action.ravel().tolist()}) == [-1, 1]
+    assert "note: 100 of 200 actions lie beyond the bounds" in capsys.readouterr().err
+
+
 def test_missing_and_damaged_datasets_are_named(made, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"data=b-v0: there is no such dataset; .*minari download"):
@@ -98,6 +104,10 @@ def test_missing_and_damaged_datasets_are_named(made, tmp_path, monkeypatch):
     assert len(dataset.read("a-v0").reward) == 2  # by Minari's name
     (tmp_path / "a-v0" / "data" / "main_data.hdf5").write_bytes(b"no such format")
     with pytest.raises(UserError, match="is damaged"):
+        dataset.read("a-v0")
+    metadata = tmp_path / "a-v0" / "data" / "metadata.json"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "total_episodes": "many"}))
+    with pytest.raises(UserError, match=r"is damaged: .* says total_episodes='many'"):
         dataset.read("a-v0")
 
 

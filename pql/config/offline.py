@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
             raise UserError(f"{name}={given[name]}: with data= nothing is stepped; drop it (passes= says how long)")
     if "passes" in given and "algo.utd" in given:
         raise UserError("passes and algo.utd (x algo.batch_size) say the same of a dataset: give one of them")
-    if not fresh and cfg.max_env_steps != cfg.num_envs:
+    if cfg.passes is not None and not 0 < cfg.passes < math.inf:
+        raise UserError(f"passes={cfg.passes}: must be a finite number greater than 0")
+    if "max_env_steps" in given and not fresh and cfg.max_env_steps != cfg.num_envs:
         raise UserError(f"run_dir={cfg.run_dir} learns from {cfg.num_envs} transitions of its dataset, not from "
                         f"{cfg.max_env_steps}: drop max_env_steps, or name another run_dir")  # fmt: skip
     if (Path(cfg.data) / "metadata.json").is_file() or (Path(cfg.data) / "data" / "metadata.json").is_file():
@@ -52,6 +55,7 @@ def resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
             if name not in given:
                 setattr(cfg, name, every)
         cfg.num_envs = 1
+        a.warmup_steps = max(a.warmup_steps, a.n_step)  # there is none, whatever the rule between these two
         if "max_env_steps" not in given:
             cfg.max_env_steps = ALL
     if "algo.utd" in given:

@@ -99,13 +99,24 @@ def test_policy_learns_from_random_actions(offline):
     assert summary["random_return"] < 8 and summary["eval_return"] > 14
 
 
+def test_windows_may_be_longer_than_a_warm_up_that_there_is_none_of(offline):
+    assert offline(**{"algo.n_step": 50}).algo.n_step == 50
+
+
+def test_run_without_a_dataset_is_not_gone_on_with_on_one(tiny, offline):
+    train(config.load(tiny(max_env_steps=80)))
+    with pytest.raises(UserError, match="was trained with data=None, not points"):
+        offline(resume="true", passes=None)
+
+
 @pytest.mark.parametrize(("changes", "rule"), [
     ({"num_envs": 8}, "num_envs=8: with data= nothing is stepped"),
     ({"algo.critic_updates_per_step": 8}, "passes= says how long"),
     ({"runtime": "parallel"}, "runtime=parallel: must be sync with data="),
     ({"algo.utd": 1}, "passes and algo.utd"),
     ({"data": None}, "passes=10.0: must be left out without data="),
-    ({"passes": 0}, "passes=0.0: must be greater than 0"),
+    ({"passes": 0}, "passes=0.0: must be a finite number greater than 0"),
+    ({"passes": "nan"}, "passes=nan: must be a finite number greater than 0"),
     ({"profile": "true"}, "profile=True: must be false with data="),
     ({"algo.batch_size": 1024}, "larger than the dataset of 600 transitions"),
     ({"passes": 0.01}, "are not one update"),

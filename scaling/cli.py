@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import sys
@@ -56,9 +57,19 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
         try:
             unset = text.lower() in ("none", "null", "") and known[key].default is None
             values[key] = None if unset else known[key].metadata["parse"](text)
+            if any(value != value for value in (values[key] if isinstance(values[key], list) else [values[key]])):
+                raise ValueError("NaN is no number")
         except ValueError as error:
             raise InputError(f"{key}={text!r} cannot be read: {error}") from None
     return schema(**values)
+
+
+def demand_positive(options: Any, *names: str) -> None:
+    """Raises InputError where one that is given is not above 0."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name}={value}: use a finite number above 0")
 
 
 def usage(schema: type, program: str, what: str) -> str:

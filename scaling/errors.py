@@ -21,4 +21,4 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the closest of `choices`, or what there is to choose from."""
     known = [str(c) for c in choices]
     match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known) or 'none'}"

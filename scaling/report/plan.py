@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.cli import boolean, option
+from scaling.cli import boolean, demand_positive, option
 from scaling.errors import InputError
 from scaling.laws.frontier import minimise, search_range
 from scaling.laws.model_size import ModelSizeLaw
@@ -170,6 +170,7 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         raise InputError("give laws=<folder that scripts/fit.py wrote>")
     if options.target is None and options.budget is None:
         raise InputError("give target=<return> or budget=<such as 2h>, or both")
+    demand_positive(options, "delta", "utd", "max_env_steps", "max_compute", "seeds")
     laws = SavedLaws(options.laws)
     task = options.task or (laws.tasks[0] if len(laws.tasks) == 1 else None)
     if task is not None and task not in laws.tasks:
@@ -181,8 +182,6 @@ def make_plan(options: Options) -> tuple[Plan, SavedLaws, Planner]:
         raise InputError(f"currency={currency!r}: use flops or seconds")
     if currency == "seconds" and not laws.cost.measured:
         raise InputError("these runs measured no seconds (no wall_time_s in metrics.jsonl): use currency=flops")
-    if options.utd is not None and not 0 < options.utd < np.inf:
-        raise InputError(f"utd={options.utd}: must be positive: updates per transition")
     planner, scale = Planner(laws, task, currency, options.delta, options.utd), scale_of(laws, task)
     fitted = laws.law.thresholds_[laws.levels(task)]
     low, high, most = float(fitted[0]), float(fitted[-1]), laws.most(task)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scaling.cli import boolean, numbers, option, words
+from scaling.cli import boolean, demand_positive, numbers, option, words
 from scaling.curves.crossings import Crossings
 from scaling.curves.shares import KINDS
 from scaling.curves.table import CELL, Curves
@@ -161,5 +161,7 @@ def check_options(options: Options) -> None:
         raise InputError(f"probability={options.probability}: a share of seeds, above 0 and up to 1")
     if options.execution not in ("auto", "sequential", "overlapped"):
         raise InputError(f"execution={options.execution!r}: use auto, sequential or overlapped")
-    if options.samples < 0:
-        raise InputError(f"samples={options.samples}: use 0 or more")
+    for name in ("samples", "seed"):
+        if getattr(options, name) < 0:
+            raise InputError(f"{name}={getattr(options, name)}: use 0 or more")
+    demand_positive(options, "delta", "model_size")

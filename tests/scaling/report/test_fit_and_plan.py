@@ -101,9 +101,10 @@ def test_plan_at_a_given_ratio_predicts_what_the_laws_do_there(fitted, utd, caps
     assert f"algo.utd={utd:g} " in capsys.readouterr().out
 
 
-def test_plan_refuses_a_ratio_that_is_none(fitted, capsys):
-    assert script("plan", f"laws={fitted}", "target=700", "utd=-1") == 2
-    assert "utd=-1.0: must be positive" in capsys.readouterr().err
+@pytest.mark.parametrize("word", ["utd=-1.0", "delta=-1.0", "max_env_steps=0.0", "max_compute=-1.0", "seeds=0"])
+def test_plan_refuses_numbers_that_are_none_of_their_kind(fitted, capsys, word):
+    assert script("plan", f"laws={fitted}", "target=700", word) == 2
+    assert f"{word}: use a finite number above 0" in capsys.readouterr().err
 
 
 def test_plan_for_a_budget_buys_what_the_target_costs(fitted):
@@ -166,6 +167,11 @@ def test_bad_keys_and_files_cost_one_line(tmp_path, capsys):
     assert "no such file" in error_of(capsys, f"curves={tmp_path / 'absent.csv'}")
     assert "either curves=" in error_of(capsys)
     assert "cannot be read" in error_of(capsys, "samples=many")
+    for word in ("delta=nan", "thresholds=500,nan", "hparams_threshold=nan"):
+        assert "NaN is no number" in error_of(capsys, "curves=x.csv", word)
+    for word in ("delta=-1.0", "model_size=0.0", "delta=inf"):
+        assert f"{word}: use a finite number above 0" in error_of(capsys, "curves=x.csv", word)
+    assert "seed=-1: use 0 or more" in error_of(capsys, "curves=x.csv", "seed=-1")
     (tmp_path / "laws").mkdir()
     assert script("plan", f"laws={tmp_path / 'laws'}", "target=1") == 2
 

@@ -32,10 +32,19 @@ def fuse(learner: Any, rows: Any) -> Improve:
     try:
         return Fused(learner, rows)
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        advice = "install a C++ compiler (g++), or give compile=false"
+        cause = error.__cause__ if isinstance(error, Untraceable) else error
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        reason = reason.partition(". ")[0]
+        advice = "install a C++ compiler (g++)"
+        if isinstance(error, Untraceable):
+            advice = f"let algo={learner.cfg.name} look at no tensor's value in its losses (torch.where for if)"
+        advice += ", or give compile=false"
         print(f"note: not compiled ({reason}), so updates are slower: {advice}", file=sys.stderr, flush=True)
         return learner.improve
+
+
+class Untraceable(Exception):
+    """An update that is no fixed sequence of operations."""
 
 
 class Fused:
@@ -71,8 +80,11 @@ class Fused:
         from torch import _inductor
         from torch.fx.experimental.proxy_tensor import make_fx  # a second, which only those pay who come here
 
-        with for_a_compiler():
-            graph = make_fx(update)(*_copies(example))
+        try:
+            with for_a_compiler():
+                graph = make_fx(update)(*_copies(example))
+        except Exception as error:
+            raise Untraceable from error
         with torch.no_grad():
             # one compiler, in this process: a pool of its own would outlive a role that is killed
             self.compiled = _inductor.compile(graph, _copies(example), options={"compile_threads": 1})

@@ -121,6 +121,23 @@ def test_what_cannot_be_compiled_runs_as_it_is(learner, monkeypatch, capsys):
     one.step()
 
 
+def test_loss_that_looks_at_a_value_is_named_and_runs_as_it_is(learner, monkeypatch, capsys):
+    from pql.algorithms.pql import PQL
+
+    plain = PQL.critic_loss
+
+    def looks(self, *args):
+        loss, metrics = plain(self, *args)
+        return (loss * 0.5 if loss > 1 else loss), metrics
+
+    monkeypatch.setattr(PQL, "critic_loss", looks)
+    one = learner("pql", "v", compile="true")
+    assert one.improved == one.improve
+    said = capsys.readouterr().err
+    assert "let algo=pql look at no tensor's value" in said and "g++" not in said and said.count("\n") == 1
+    one.step()
+
+
 def test_what_a_compiler_does_best_is_the_same_network(learner):
     one = learner("pql", "v")
     x = torch.randn(7, 7)

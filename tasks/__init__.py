@@ -13,6 +13,7 @@ from tasks.plugins import import_plugins, is_imported
 from tasks.registry import brings_tasks, brought, chosen, device_type, get, make, register
 from tasks.registry import names as list
 from tasks.simulators import Backend, Simulator, register_simulator
+from tasks.suite.allegro_hand import AllegroHand
 from tasks.suite.ant import Ant
 from tasks.suite.anymal import Anymal
 from tasks.suite.ball_balance import BallBalance
@@ -23,9 +24,11 @@ from tasks.suite.franka_push import FrankaPush
 from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
 from tasks.suite.quadcopter import Quadcopter
+from tasks.suite.shadow_hand import ShadowHand
 from tasks.task import Sampler, Start, State, Task
 
-for _class in (Ant, Anymal, BallBalance, Cartpole, FrankaCubeStack, FrankaPush, Humanoid, Quadcopter):
+_OURS = (AllegroHand, Ant, Anymal, BallBalance, Cartpole, FrankaCubeStack, FrankaPush, Humanoid, Quadcopter)
+for _class in (*_OURS, ShadowHand):
     register(_class.__name__, _class)
 for _name, _class in {**_GYM, **_DMC}.items():
     register(_name, _class)

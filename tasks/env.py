@@ -15,7 +15,8 @@ from tasks.graphs import TorchGraph
 from tasks.simulators.base import Simulator
 from tasks.task import Sampler, Samplers, Start, State, Task, looks
 
-PART = "reward/"  # before the name of a part of the reward
+PARTS = "reward/"  # before the name of a part of the reward that `judge` tells of
+METRIC = "metric/"  # before the name of a metric that it tells of
 
 
 class TaskEnv(VectorEnv):
@@ -111,9 +112,10 @@ class TaskEnv(VectorEnv):
     def _judged(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Reward and terminated, (N,) each, and the parts of the reward that `judge` told of. Raises TaskError."""
+        """Reward and terminated, (N,) each, and what `judge` told of for the log. Raises TaskError."""
         judged = self._border.judged(self.task.judge(state, obs, action, memory))
-        return (*judged, {name: memory.pop(name) for name in list(memory) if name.startswith(PART)})
+        told = [name for name in memory if name.startswith((PARTS, METRIC))]
+        return (*judged, {name[len(METRIC) * name.startswith(METRIC) :]: memory.pop(name) for name in told})
 
     def _sum(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
@@ -242,7 +244,8 @@ class TaskEnv(VectorEnv):
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
         if not 0 <= index < self.num_envs:
             raise TaskError(f"no environment {index} to render: index must be in 0..{self.num_envs - 1}")
-        return self.simulator.render(self.task, width, height, index)
+        shown = {name: value[index].cpu().numpy() for name, value in self.task.shown(self._memory).items()}
+        return self.simulator.render(self.task, width, height, index, shown)
 
     def close(self) -> None:
         self.simulator.close()

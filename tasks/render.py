@@ -78,9 +78,11 @@ class Renderer:
         for name in ("distance", "azimuth", "elevation"):
             setattr(self._camera, name, task.camera[name])
 
-    def draw(self, qpos: np.ndarray) -> np.ndarray:
-        """The scene at positions `qpos` (nq,): (height, width, 3) uint8."""
+    def draw(self, qpos: np.ndarray, shown: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """The scene at positions `qpos` (nq,), and what `Task.shown` says: (height, width, 3) uint8."""
         self._data.qpos[:] = qpos
+        for name, value in (shown or {}).items():
+            getattr(self._data, name)[:] = value
         self._mujoco.mj_forward(self._model, self._data)
         if isinstance(self._task.camera, dict):
             self._look_at_robot()

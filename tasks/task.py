@@ -105,7 +105,7 @@ class Task(ABC):
     and no `.item()`, so that a whole step can be captured in a CUDA graph. `memory` holds what a task remembers
     between steps ((N, ...) tensors, first given by `reset`): rebind an entry (`memory["x"] = tensor`), never
     write into its tensor. What `judge` puts there under "reward/<name>" is no memory but a part of the reward, (N,),
-    for the log alone, as "task/reward/<name>".
+    for the log alone, as "task/reward/<name>"; so is "metric/<name>", as "task/<name>", NaN where there is none.
     """
 
     obs_dim: int  # this and the next two: known at the latest after `setup`
@@ -186,6 +186,10 @@ class Task(ABC):
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Extra (N,) values for a step's info; a training run logs their means, "task/<name>"."""
+        return {}
+
+    def shown(self, memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fields of MjData that only pictures need, {"mocap_quat": (N, nmocap, 4)}, say: where a goal is."""
         return {}
 
 

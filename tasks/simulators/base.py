@@ -63,8 +63,8 @@ class Simulator(ABC):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`, exactly."""
 
-    def render(self, task: Task, width: int, height: int, index: int) -> Any:
-        """A picture of simulation `index`: (height, width, 3) uint8 array."""
+    def render(self, task: Task, width: int, height: int, index: int, shown: dict[str, Any] | None = None) -> Any:
+        """A picture of simulation `index`, with what `Task.shown` says of it: (height, width, 3) uint8 array."""
         raise TaskError(f"{type(self).__name__} cannot render")
 
     def close(self) -> None:

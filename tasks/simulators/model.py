@@ -30,11 +30,11 @@ class ModelSimulator(Simulator):
     def positions(self, index: int) -> Any:
         """Where simulation `index` stands: qpos (nq,) as an array on the host."""
 
-    def render(self, task: Task, width: int, height: int, index: int) -> Any:
+    def render(self, task: Task, width: int, height: int, index: int, shown: dict[str, Any] | None = None) -> Any:
         if self._renderer is None or self._renderer.size != (width, height):
             self.close()
             self._renderer = Renderer(task, width, height)
-        return self._renderer.draw(self.positions(index))
+        return self._renderer.draw(self.positions(index), shown)
 
     def close(self) -> None:
         if self._renderer is not None:

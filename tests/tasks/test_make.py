@@ -22,7 +22,7 @@ def test_tasks_are_listed():
     [
         ({"name": "ant"}, "did you mean Ant"),
         ({"name": "CartPole"}, "did you mean Cartpole"),
-        ({"name": "zzz"}, "known: Ant, Ant-v5, Anymal, BallBalance, Cartpole"),
+        ({"name": "zzz"}, "known: AllegroHand, Ant, Ant-v5, Anymal, BallBalance, Cartpole"),
         ({"sim": "mujco"}, "did you mean mujoco"),
         ({"sim": "bullet"}, "known: auto, .*mujoco"),
         ({"num_envs": 0}, "at least 1, not 0"),

@@ -209,7 +209,7 @@ def test_names_are_those_of_the_installed_files(small):
     assert tasks.brought() == [
         "Cartpole", "ClockLong", "ClockNoReset", "ClockPostReset", "ClockPreReset", "ClockSameReset", "ClockSubtasks",
     ]  # fmt: skip
-    assert "ShadowHand" not in tasks.list()
+    assert "Trifinger" not in tasks.list()
     assert isaacgym.config_file("ClockLong") == "ClockLong"
 
 

@@ -19,7 +19,8 @@ wp = pytest.importorskip("warp", reason="needs mujoco-warp: pip install .[gpu]")
 pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]")
 from tasks.simulators.warp_graph import on_torchs_stream  # noqa: E402
 
-ALL = ["Ant", "Anymal", "BallBalance", "Cartpole", "FrankaCubeStack", "FrankaPush", "Humanoid", "Quadcopter"]
+ALL = ["AllegroHand", "Ant", "Anymal", "BallBalance", "Cartpole", "FrankaCubeStack", "FrankaPush", "Humanoid"]
+ALL += ["Quadcopter", "ShadowHand"]
 N = 16
 
 
@@ -112,6 +113,7 @@ def differences(warp, name, actions, adopting, **options):
 # (qpos, reward, observation): about three times what was measured. Sensors, of up to 1000 N, make up most of an
 # observation's. A humanoid, with light ankles on a heavy body, is where float32 shows, contacts or none.
 STEP = {
+    "AllegroHand": (5e-5, 5e-5, 3e-3),
     "Ant": (3e-6, 1.5e-5, 4e-4),
     "Anymal": (1.2e-4, 4e-6, 2e-4),
     "BallBalance": (1.2e-6, 2e-6, 8e-4),
@@ -120,7 +122,11 @@ STEP = {
     "FrankaPush": (1.5e-5, 1e-6, 5e-3),
     "Humanoid": (9e-5, 2e-4, 4e-3),
     "Quadcopter": (3e-6, 2e-5, 1.5e-4),
+    "ShadowHand": (3e-5, 2e-4, 1.5e-2),
 }
+# Environments in which, of a hand that is thrown about, a contact begins a substep earlier in one engine: its distance
+# was 0 to a micrometre. One of sixteen was seen to part so, by 1 cm.
+RARE = {"AllegroHand": 2}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -128,7 +134,8 @@ def test_each_control_step_is_the_c_engines(warp, name):
     env = warp(name)
     slack = 1 if env.device.type == "cpu" else 10
     most = differences(warp, name, random_actions(env, 60), adopting=True)
-    assert (most.amax(1) < slack * torch.tensor(STEP[name])).all(), most.amax(1)
+    worst = most.sort(1)[0][:, N - 1 - RARE.get(name, 0)]
+    assert (worst < slack * torch.tensor(STEP[name])).all(), worst
     assert (most[:2].median(1).values < slack * 2e-5).all()
 
 

@@ -48,8 +48,8 @@ def looked_at(env):
     return env._begun(env.simulator.state(), env._memory, seen, step, ended)[1]
 
 
-OURS = ["Ant", "Anymal", "BallBalance", "Cartpole"]
-OURS += ["FrankaCubeStack", "FrankaPush", "Humanoid", "Quadcopter"]
+OURS = ["AllegroHand", "Ant", "Anymal", "BallBalance", "Cartpole"]
+OURS += ["FrankaCubeStack", "FrankaPush", "Humanoid", "Quadcopter", "ShadowHand"]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -53,6 +53,6 @@ def camera(target: tuple[float, float, float]) -> str:
     """A camera over the fingertips that looks at `target` (m) and the goal beside it."""
     x, y, z = target
     return (
-        f'<camera name="view" pos="{x - 0.05} {y - 0.42} {z + 0.42}" '
-        'xyaxes="1 0 0 0 .70711 .70711" fovy="45"/>'
+        f'<camera name="view" pos="{x - 0.1} {y - 0.45} {z + 0.4}" '
+        'xyaxes="1 0 0 0 .70711 .70711" fovy="36"/>'
     )

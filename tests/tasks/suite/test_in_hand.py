@@ -275,6 +275,17 @@ def test_starts_and_goals_are_drawn_as_in_the_source(name):
     assert np.abs(first - second).max(1).min() > 1e-3 and len(np.unique(second[:, 0])) > 1000
 
 
+def test_pictures_show_the_goal():
+    env = tasks.make("AllegroHand", 2, seed=1, threads=1)
+    try:
+        before = env.render(160, 120, 1)
+    except tasks.TaskError as error:
+        pytest.skip(str(error))
+    env._memory["goal"][1] = torch.tensor([0.6, 0.0, 0.8, 0.0])
+    assert (env.render(160, 120, 1)[:, :80] != before[:, :80]).any()  # it is left of the hand
+    assert (env.render(160, 120, 1)[:, 100:] == before[:, 100:]).all()
+
+
 def test_wrong_options_are_told_in_one_line():
     with pytest.raises(tasks.TaskError, match="must be one of full_state, full, full_no_vel, not 'openai'"):
         tasks.make("AllegroHand", 1, observations="openai")

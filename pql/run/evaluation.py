@@ -37,7 +37,7 @@ class Played(NamedTuple):
     returns: np.ndarray  # (N,)
     lengths: np.ndarray  # (N,)
     whole: np.ndarray  # (N,) bool: it has not diverged
-    alive: np.ndarray  # (N,) 1 where it goes on
+    alive: np.ndarray  # (N,) bool: it goes on
 
     def result(self, rows: slice = slice(None)) -> Result:
         """Of these environments."""
@@ -60,27 +60,41 @@ def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | 
         start: an environment state to begin from, so that every evaluation meets the same initial states.
     """
     obs = env.reset() if start is None else env.load_state_dict(start)
-    returns = torch.zeros(env.num_envs, device=env.device)
-    lengths = torch.zeros(env.num_envs, device=env.device)
-    alive = torch.ones(env.num_envs, device=env.device)
-    diverged = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    counted = torch.zeros((), dtype=torch.int64, device=env.device)
+    count, diverged = env.num_envs, 0
+    returns, lengths = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    alive, sound = np.ones(count, bool), np.ones(count, bool)
     for _ in range(env.max_episode_steps + 1):
         with torch.no_grad():
             step = env.step(act(obs))
-        returns += torch.where(alive > 0, step.reward, 0.0)  # what follows an episode may be no number
+        reward, terminated, truncated, valid, so_far = _on_host(step)
+        returns += np.where(alive, reward, np.float32(0))  # what follows an episode may be no number
         lengths += alive
         # An episode may be cut as invalid for want of its last observation, too; then nothing is counted.
-        count = step.info.get("diverged_episodes", counted).sum()
-        diverged |= (count > counted) & (alive > 0) & step.truncated & ~step.valid
-        counted = count
-        alive *= ~(step.terminated | step.truncated)
+        if so_far > diverged:
+            sound &= ~(alive & truncated & ~valid)
+        diverged = so_far
+        alive = alive & ~(terminated | truncated)
         obs = step.obs
-        whole = ~diverged & returns.isfinite()
-        seen = torch.stack((returns, lengths, whole.float(), alive)).cpu().numpy()
-        yield Played(seen[0], seen[1], seen[2] > 0, seen[3])
-        if not seen[3].any():
+        yield Played(returns.copy(), lengths.copy(), sound & np.isfinite(returns), alive)
+        if not alive.any():
             return
+
+
+def _on_host(step: tasks.Step) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Reward, terminated, truncated and valid, (N,) each, and how many episodes have diverged by now.
+
+    Small arrays cost numpy a third of what they cost torch, and from a GPU they come in one copy.
+    """
+    told = [step.reward, step.terminated, step.truncated, step.valid]
+    diverged = step.info.get("diverged_episodes")
+    if step.reward.is_cuda:
+        if diverged is not None:
+            told.append(diverged.sum().expand_as(step.reward))
+        reward, *rest = torch.stack([tensor.double() for tensor in told]).cpu().numpy()
+        terminated, truncated, valid = (row > 0 for row in rest[:3])
+        return reward.astype(np.float32), terminated, truncated, valid, int(rest[3][0]) if rest[3:] else 0
+    reward, terminated, truncated, valid = (tensor.numpy() for tensor in told)
+    return reward, terminated, truncated, valid, 0 if diverged is None else int(diverged.sum())
 
 
 def play(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor]) -> Result:

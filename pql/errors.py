@@ -38,7 +38,7 @@ def user_errors() -> Iterator[None]:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     except OutOfMemoryError as error:
         print(f"error: the GPU's memory is too small ({str(error).partition('. GPU')[0]}): try a smaller num_envs,"
-              " algo.replay_size or algo.batch_size", file=sys.stderr)  # fmt: skip
+              " algo.replay_size or algo.batch_size, or algo.replay_device=cpu", file=sys.stderr)  # fmt: skip
     except KeyboardInterrupt:
         print("error: stopped", file=sys.stderr)
         sys.exit(130)

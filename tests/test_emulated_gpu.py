@@ -27,9 +27,10 @@ PARTS = {
     "itself": ["emulated_gpu/emulation.py"],
     "learners": ["pql/runtime/test_gpu.py", "-k", f"not ({RUNS} or {ITS_OWN})"],
     # each kind of run in one of the two runtimes; a GPU runs all in both
-    "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel and (plain or told or v_on_second)"],
+    "parallel": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and parallel and (plain or told or v_on_second or ring)"],
     "sync": ["pql/runtime/test_gpu.py", "-k", f"{RUNS} and sync and (pql_d or bfloat16 or on_cpu)"],
-    "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py"],
+    # to another process rows on the host are what the device's are, of which "parallel" has a whole run
+    "replay": ["pql/memory/test_replay.py", "pql/algorithms/test_pql_d.py", "-k", "not far"],
     "packs": ["pql/run/test_pack.py"],
     "simulation": ["tasks/simulators/test_mujoco_warp.py", "-k", f"not ({ITS_OWN})"],
 }

@@ -44,6 +44,9 @@ class Options:
     replay_ends: float = key(
         0.02, "share of the kept transitions that may end an episode; where more do, fewer are kept", identity=True
     )
+    replay_device: Optional[str] = key(
+        None, "cpu: the replay ring in the host's memory, for one too large for the GPU's; null: in the device's"
+    )
     warmup_steps: int = key(32, "vector steps of uniform random actions before learning")
     reward_scale: float = key(
         1.0, "rewards are multiplied by this before learning (never in reported returns)", identity=True

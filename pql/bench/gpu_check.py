@@ -91,6 +91,8 @@ def steps(part: str, options: Options) -> list[Step]:
         # compiling takes seconds for each size: the one that the goals are about
         fused = ["modes=[compile,compile+tf32,compile+bf16]", "batch_sizes=[8192]", "seconds=1.5"]
         sets = {"pql_d": words} if quick else {"pql": words, "pql_d": words, "pql fused": fused, "pql_d fused": fused}
+        if options.device != "cpu":
+            sets["pql ring on host"] = ["modes=[graph,host]", *words[1:]]
         rest = ["networks=[elu+norm]", device, "out={out}"]
         return [
             Step(name, [*bench, f"algos=[{name.split()[0]}]", *words, *rest], ".json", read_json)
@@ -98,7 +100,11 @@ def steps(part: str, options: Options) -> list[Step]:
         ]
     if part == "pipeline":
         words = [*TINY, "seconds=0.5", "settle=0.1", "rounds=1"] if quick else ["seconds=15", "settle=5"]
-        return [Step(task, [*bench, f"task={task}", *words, device, "out={out}"], ".json", read_json)]
+        command = [*bench, f"task={task}", *words, device, "out={out}"]
+        sets = {task: command}
+        if options.device != "cpu":
+            sets[f"{task}, ring on host"] = [*command, "sides=[parallel]", "algo.replay_device=cpu"]
+        return [Step(name, words, ".json", read_json) for name, words in sets.items()]
     if part == "packs":
         cell = ["num_envs=64", "algo.batch_size=128", "algo.hidden=[64,64]", "algo.utd=0.0625", "max_env_steps=40000",
                 "algo.replay_size=40000", "eval_interval=20000"]  # fmt: skip

@@ -78,7 +78,11 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
         head = ["algo", "batch", "mode", "update", "per s", "textbook", "ratio", "roof", "GiB"]
         note = "ratio: to the textbook's update (float32, eager); roof: share of the roofline that was measured beside"
         yield Table("Updates", head, rows, note)
-    for found in results(parts, "pipeline").values():
+    rows = list(_rings(results(parts, "learner").get("pql ring on host", {"rows": []})["rows"]))
+    if rows:
+        head = ["batch", "update", "device: per s", "MiB", "host: per s", "MiB", "ratio"]
+        yield Table("Replay ring in either memory", head, rows, "MiB: of the ring, on the device")
+    for name, found in results(parts, "pipeline").items():
         rows = [
             [side, f"{x['transitions_per_s']:,.0f}", f"{x['critic_updates_per_s']:,.1f}",
              f"{x['policy_updates_per_s']:,.1f}", f"{x['utd']:.6f}", _gib(x.get("device_memory_bytes"))]
@@ -89,7 +93,7 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
         note += f"; parallel {gain:.2f} times sync" if gain else ""
         note += f"; actor beside the learners {share:.0%} of alone" if share else ""
         head = ["side", "transitions/s", "critic/s", "policy/s", "utd", "GiB"]
-        yield Table(f"Pipeline: {found['task']}, {found['num_envs']} environments", head, rows, note)
+        yield Table(f"Pipeline: {name}, {found['num_envs']} environments", head, rows, note)
     packs = _packs(parts)
     rows = [
         [str(k), f"{seconds:.1f}", f"{3600 * k / seconds:,.0f}", f"{k * packs[1] / seconds:.2f}" if 1 in packs else "-"]
@@ -139,6 +143,17 @@ def _update(row: dict[str, Any]) -> list[str]:
         f"{row['textbook_updates_per_s']:,.1f}", f"{row['speed_up']:.2f}", f"{row['share_of_roofline']:.0%}",
         _gib(row.get("peak_memory_bytes")),
     ]  # fmt: skip
+
+
+def _rings(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    by_mode = {(row["batch_size"], row["update"], row["mode"]): row for row in rows}
+    for size, update, mode in by_mode:
+        if mode == "host":
+            here, there = by_mode[size, update, "graph"], by_mode[size, update, mode]
+            told = []
+            for row in (here, there):
+                told += [f"{row['updates_per_s']:,.1f}", f"{row['ring_bytes_on_device'] / 2**20:.1f}"]
+            yield [str(size), update, *told, f"{there['updates_per_s'] / here['updates_per_s']:.2f}"]
 
 
 def _gib(value: float | None) -> str:

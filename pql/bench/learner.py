@@ -2,8 +2,9 @@
 
 Ours is the real learner: beside what the textbook's update does (`pql.bench.textbook`, always eager float32) it
 normalises observations, keeps metrics and publishes its weights. `modes=` says how it runs and how exact its products
-are: `eager`, `graph` (a CUDA graph; on a CPU as eager) or `compile` (compile=true), each alone for float32, or with
-`+medium` or `+tf32` (matmul_precision=medium or high) or `+bf16` (autocast=true).
+are: `eager`, `graph` (a CUDA graph; on a CPU as eager), `host` (the same, with the ring in the host's memory) or
+`compile` (compile=true), each alone for float32, or with `+medium` or `+tf32` (matmul_precision=medium or high) or
+`+bf16` (autocast=true).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ OBS_DIM, ACTION_DIM, ROWS = 60, 8, 100_000  # Ant's; rows of replay to sample fr
 EXECUTION = {
     "eager": ["compile=false", "cuda_graphs=false"],
     "graph": ["compile=false", "cuda_graphs=true"],
+    "host": ["compile=false", "cuda_graphs=true", "algo.replay_device=cpu", "runtime=parallel"],
     "compile": ["compile=true", "cuda_graphs=true"],
 }
 PRECISION = {
@@ -51,7 +53,9 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 @dataclass
 class Options:
     algos: List[str] = key(["pql", "pql_d"], "pql, pql_d")  # noqa: UP006 - OmegaConf reads it under Python 3.8 too
-    modes: List[str] = key(["eager", "compile", "compile+medium"], "eager, graph, compile, with +medium, +tf32, +bf16")  # noqa: UP006
+    modes: List[str] = key(  # noqa: UP006
+        ["eager", "compile", "compile+medium"], "eager, graph, host, compile, with +medium, +tf32, +bf16"
+    )
     networks: List[str] = key(["relu+norm", "elu"], "activations, each with +norm or without")  # noqa: UP006
     hidden: List[int] = key([512, 256, 128], "widths of the hidden layers")  # noqa: UP006
     batch_sizes: List[int] = key([256, 8192], "transitions per update")  # noqa: UP006
@@ -140,6 +144,10 @@ def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = tim
                 "textbook_share_of_roofline": exact.seconds(product_flops / exact_s, rates[1]) / slow,
                 "share_of_float32_matmul_rate": work.flops / fast / (product_flops / exact_s),
                 "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+                "ring_bytes_on_device": sum(
+                    part.numel() * part.element_size()
+                    for part in learner.shared.ring.values() if part.device.type == device.type
+                ),
                 "turns": len(times[0]),
             }
         )
@@ -149,6 +157,7 @@ def compare(cfg: config.Config, seconds: float, clock: Callable[[], float] = tim
 def mode(cfg: config.Config) -> str:
     """The word of `modes=` that `cfg` answers to."""
     execution = "compile" if cfg.compile else "graph" if cfg.cuda_graphs else "eager"
+    execution = execution if cfg.algo.replay_device is None else "host"
     names = {"highest": "", "high": "+tf32", "medium": "+medium"}
     return execution + ("+bf16" if cfg.autocast else names[cfg.matmul_precision])
 
@@ -216,7 +225,7 @@ def main(argv: list[str]) -> int:
     for how in options.modes:
         execution, _, exactness = how.partition("+")
         known = execution in EXECUTION and exactness in PRECISION and how[-1] != "+"
-        cli.require(known, "modes", how, "eager, graph or compile, alone or with +medium, +tf32 or +bf16")
+        cli.require(known, "modes", how, "eager, graph, host or compile, alone or with +medium, +tf32 or +bf16")
     cli.require(options.seconds > 0, "seconds", options.seconds, "greater than 0")
     clock = CLOCKS[options.clock]
     device = resolve_device(options.device)

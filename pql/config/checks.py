@@ -41,6 +41,8 @@ def validate(cfg: Config) -> None:
     for name in ("threads", "contacts_per_env"):
         value = getattr(cfg.sim, name)
         require(value is None or value >= 1, f"sim.{name}", "at least 1")
+    here = a.replay_device in (None, "cpu", cfg.device)
+    require(here, "algo.replay_device", f"cpu, or null for the run's own device ({cfg.device})")
     if a.batch_size > a.replay_size:
         raise UserError(
             f"algo.batch_size={a.batch_size} is larger than algo.replay_size={a.replay_size}: "

@@ -374,7 +374,7 @@ def _resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
     if cfg.init_from is not None:
         cfg.init_from = str(Path(cfg.init_from).resolve())
     a = cfg.algo
-    for name in ("v_device", "p_device"):
+    for name in ("v_device", "p_device", "replay_device"):
         if getattr(a, name) is not None:
             setattr(a, name, str(resolve_device(getattr(a, name), f"algo.{name}")))
     if cfg.data is not None:

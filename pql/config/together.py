@@ -69,6 +69,8 @@ def why_not_together(cfgs: Sequence[Config]) -> str | None:
         return f"runtime={first.runtime} trains one run at a time (runtime=sync several side by side)"
     if first.algo.v_device or first.algo.p_device:
         return "algo.v_device and algo.p_device give the learner of one run a GPU of its own"
+    if first.algo.replay_device == "cpu" and first.device != "cpu":
+        return "algo.replay_device=cpu on a GPU trains one run at a time"
     if first.data is not None:
         return "data= trains one run at a time"
     if first.max_time is not None:

@@ -58,6 +58,7 @@ class Layout:
         n_step, gamma: of the windows.
         ends: share of the transitions that may end an episode while `size` are kept.
         dtype: of observations and actions.
+        on_host: the rows lie in the host's memory, whatever the device of all else.
     """
 
     spaces: Spaces
@@ -68,6 +69,7 @@ class Layout:
     gamma: float = 0.99
     ends: float = 0.02
     dtype: torch.dtype = torch.float32
+    on_host: bool = False
 
     @property
     def capacity(self) -> int:
@@ -106,9 +108,10 @@ class Layout:
         return self.seen_words + self.action_words + 2
 
     def allocate(self, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """An empty ring, see `Replay`."""
+        """An empty ring, see `Replay`; with `on_host` a GPU finds the rows by `pinned.mapped`."""
         # torch's zeros are written, and so take memory twice where they are moved to be shared; numpy's cost none yet
-        rows = torch.from_numpy(np.zeros((self.slots, self.words), np.float32)).to(device)
+        rows = torch.from_numpy(np.zeros((self.slots, self.words), np.float32))
+        rows = rows if self.on_host else rows.to(device)
         offsets = torch.zeros(self.blocks, dtype=torch.int64, device=device)
         numbers = {name: torch.zeros(1, dtype=torch.int64, device=device) for name in RING[2:]}
         numbers["floor"] -= self.slots

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pql.memory.pinned import mapped
 from pql.memory.replay import Layout
 
 ROLES = ("actor", "v_learner", "p_learner")
@@ -128,6 +129,7 @@ class Shared:
     def __init__(self, ring: Layout, weights, average_size, normalizer_size, returns_size, boards, gauges, device):
         self.learning_starts = 0  # vector step before which no learner samples; constant while processes run
         self.ring = ring.allocate(device)
+        self._rows: Tensor | None = None  # the ring's, where they lie in the host's memory, as a GPU sees them
         self.weights = {role: Mailbox(size, device=device) for role, size in weights.items()}
         self.average = Mailbox(average_size, device=device)  # of the policies: the one that is evaluated
         self.normalizer = Mailbox(normalizer_size, torch.float64, device)
@@ -155,6 +157,15 @@ class Shared:
         self.ready = {role: torch.zeros(1, dtype=counter) for role in ROLES}
         self.heartbeat = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}
         self.waited = {role: torch.zeros(1, dtype=torch.float64) for role in ROLES}  # seconds spent blocked
+
+    def ring_on_device(self) -> dict[str, Tensor]:
+        """The ring as roles see it: rows that lie in the host's memory are a GPU's. Raises UserError."""
+        rows, home = self.ring["rows"], self.ring["head"].device
+        if rows.device == home:
+            return self.ring
+        if self._rows is None:
+            self._rows = mapped(rows, home)
+        return {**self.ring, "rows": self._rows}
 
     def tensors(self) -> list[Tensor]:
         found = [*self.ring.values(), self.vector_steps, self.critic_updates, self.policy_updates]

@@ -79,8 +79,9 @@ def ring_of(cfg: Any, spaces: Spaces) -> Layout:
     """Of the run's replay ring. Raises UserError."""
     a = cfg.algo
     ring = Layout(
-        spaces, cfg.num_envs, a.replay_size, replay_guard(cfg), a.n_step, a.gamma, a.replay_ends, DTYPES[a.replay_dtype]
-    )
+        spaces, cfg.num_envs, a.replay_size, replay_guard(cfg), a.n_step, a.gamma, a.replay_ends,
+        DTYPES[a.replay_dtype], on_host=a.replay_device == "cpu" and cfg.device != "cpu",
+    )  # fmt: skip
     if ring.slots > ring.most_slots:
         raise UserError(
             f"algo.replay_size={a.replay_size} makes a ring of {ring.slots} observations; with algo.n_step={a.n_step} "
@@ -91,7 +92,7 @@ def ring_of(cfg: Any, spaces: Spaces) -> Layout:
 
 def make_replay(cfg: Any, algorithm: Algorithm, shared: Shared) -> Replay:
     """The ring over shared storage, as any role sees it."""
-    return Replay(ring_of(cfg, algorithm.spaces), storage=shared.ring)
+    return Replay(ring_of(cfg, algorithm.spaces), storage=shared.ring_on_device())
 
 
 def make_role(

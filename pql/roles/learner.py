@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from contextlib import nullcontext
 from typing import Any, Callable, NamedTuple, Sequence
 
 import torch
@@ -18,6 +19,7 @@ from pql.roles.diagnosis import Diagnosis, look, of_steps
 from pql.roles.flat import Flat
 from pql.roles.fused import fuse
 from pql.roles.normalizer import Normalizer, ReturnScale
+from pql.roles.prefetch import Prefetch
 from pql.roles.resets import Resets
 from tasks.graphs import TorchGraph
 
@@ -145,6 +147,8 @@ class Learner:
         self.diagnosis = Diagnosis(algorithm, self.role, self.cfg.batch_size, replay, device)
         self.graphed_diagnose = TorchGraph(self.diagnose, device, [], graphs, "diagnoses")
         self.in_flight = InFlight(device)
+        far = replay.layout.on_host and device == home and cfg.runtime == "parallel"
+        self.prefetch = Prefetch(self.sample, device) if far else None
         self.improved = self.improve
         if cfg.compile:
             self.improved = fuse(self, replay.blank(self.cfg.batch_size, device))
@@ -181,6 +185,8 @@ class Learner:
         self.begin_anew_if_due()
         if self.diagnosis.due(int(self.counter), int(self.clock)):
             self.graphed_diagnose()
+        if self.prefetch is not None:
+            self.prefetch.begin()
         self.graphed_step()
         self.count()
 
@@ -191,9 +197,10 @@ class Learner:
     def step(self) -> None:
         """One update without a look at a value."""
         self.receive()
-        rows = self.sample()
+        rows = self.sample() if self.prefetch is None else self.prefetch.rows
         noises = [self.noise(stage.columns) for stage in self.stages]
-        self.conclude(self.improved(rows, noises))
+        with nullcontext() if self.prefetch is None else self.prefetch.beside():
+            self.conclude(self.improved(rows, noises))
 
     def improve(self, rows: Rows, noises: Sequence[Tensor]) -> dict[str, Tensor]:
         """One update with these rows and this noise of each stage; its measurements."""

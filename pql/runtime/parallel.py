@@ -206,7 +206,7 @@ def share(shared: Any) -> None:
     """
     rows = shared.ring["rows"]
     if rows.device.type == "cpu" and Path("/dev/shm").is_dir() and not rows.is_shared():
-        needed = sum(t.numel() * t.element_size() for t in shared.tensors())
+        needed = sum(t.numel() * t.element_size() for t in shared.tensors() if t.device.type == "cpu")
         free = shutil.disk_usage("/dev/shm").free
         if needed > free:
             raise UserError(

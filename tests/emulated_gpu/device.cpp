@@ -161,6 +161,18 @@ struct Generator final : c10::GeneratorImpl {
   bool lost = false;  // in a recording that failed
 };
 
+// Host memory that kernels may use: where it begins -> where it ends, and the device that was current.
+std::map<int64_t, std::pair<int64_t, int64_t>> registered;
+
+int64_t host_register(int64_t at, int64_t size) {
+  auto after = registered.lower_bound(at + size);
+  if (after != registered.begin() && at < std::prev(after)->second.first) return 712;  // cudaErrorHostMemoryAlready...
+  registered[at] = {at + size, current};
+  return 0;
+}
+
+int64_t host_unregister(int64_t at) { return registered.erase(at) ? 0 : 713; }  // cudaErrorHostMemoryNotRegistered
+
 struct CUDAHooks final : at::CUDAHooksInterface {
   explicit CUDAHooks(at::CUDAHooksArgs) {}
   void init() const override {}
@@ -175,6 +187,13 @@ struct CUDAHooks final : at::CUDAHooksInterface {
   void setCurrentDevice(c10::DeviceIndex d) const override { current = d; }
   c10::Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(c10::kCPU); }
   bool isPinnedPtr(const void*) const override { return false; }
+  c10::Device getDeviceFromPtr(void* data) const override {
+    const int64_t at = reinterpret_cast<int64_t>(data);
+    auto after = registered.upper_bound(at);
+    TORCH_CHECK(after != registered.begin() && at < (--after)->second.first, "The specified pointer resides on host ",
+                "memory and is not registered with any CUDA device.");
+    return {c10::kCUDA, static_cast<c10::DeviceIndex>(after->second.second)};
+  }
   c10::Allocator* getCUDADeviceAllocator() const override { return &memory; }
   const at::Generator& getDefaultGenerator(c10::DeviceIndex index) const override {
     static std::vector<at::Generator> all = {getNewGenerator(0), getNewGenerator(1)};
@@ -450,6 +469,8 @@ TORCH_LIBRARY(emulated_gpu, m) {
   m.def("as_cuda(Tensor cpu) -> Tensor", &as_cuda);
   m.def("handle(Tensor tensor) -> int[]", &handle);
   m.def("attach(int[] handle) -> Tensor", &attach);
+  m.def("host_register(int at, int size) -> int", &host_register);
+  m.def("host_unregister(int at) -> int", &host_unregister);
   m.def("exchange_device(int device) -> int", &exchange_device);
   m.def("exchange_stream(int device, int stream) -> int", &exchange_stream);
   m.def("set_registered(Generator? generator, bool now) -> ()", &set_registered);

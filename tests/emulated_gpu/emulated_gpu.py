@@ -238,6 +238,13 @@ def properties(device=None):
     )
 
 
+def cudart():
+    return SimpleNamespace(
+        cudaHostRegister=lambda at, size, flags: ops().host_register(at, size),
+        cudaHostUnregister=lambda at: ops().host_unregister(at),
+    )
+
+
 def set_sync_debug_mode(mode):
     ops().set_sync_debug_mode({"default": 0, "warn": 1, "error": 2}.get(mode, mode))
 
@@ -282,6 +289,7 @@ def set_up_torch(torch):
         "_sleep": lambda cycles: None,
         "set_sync_debug_mode": set_sync_debug_mode,
         "get_sync_debug_mode": lambda: ops().get_sync_debug_mode(),
+        "cudart": cudart,
         "default_generators": DEFAULT_GENERATORS,
         "Stream": Stream,
         "Event": Event,

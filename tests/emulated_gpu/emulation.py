@@ -66,6 +66,22 @@ def test_views_share_memory_and_gradients_are_those_of_a_cpu():
         torch.testing.assert_close(parameter.grad.cpu(), grad)
 
 
+def test_memory_of_the_host_is_used_once_it_is_pinned_and_for_as_long():
+    x = torch.arange(1000.0)
+    interface = {"shape": (1000,), "typestr": "<f4", "data": (x.data_ptr(), False), "version": 2}
+    there, cuda = type("There", (), {"__cuda_array_interface__": interface}), torch.cuda.cudart()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not registered"):
+            torch.as_tensor(there(), device="cuda")
+        assert int(cuda.cudaHostRegister(x.data_ptr(), 4000, 3)) == 0
+        assert int(cuda.cudaHostRegister(x.data_ptr() + 3000, 4000, 3)) == 712
+        view = torch.as_tensor(there(), device="cuda")
+        view.add_(1)
+        assert view.device == GPU and x[999] == view[999]
+        assert int(cuda.cudaHostUnregister(x.data_ptr())) == 0
+    assert int(cuda.cudaHostUnregister(x.data_ptr())) == 713
+
+
 WAITS = {
     "a value": lambda x: x.sum().item(),
     "a truth": lambda x: bool((x > 0).any()),

@@ -100,7 +100,12 @@ REPORT = {
              "textbook_updates_per_s": 200.0, "speed_up": up, "share_of_roofline": 0.45, "peak_memory_bytes": 2**30}
             for size, mode, update, up in (
                 (8192, "graph", "critic", 6.0), (8192, "eager", "critic", 2.0), (8192, "graph", "policy", 30.0),
-                (8192, "graph+bf16", "critic", 20.0), (2048, "graph", "critic", 40.0))]}}},
+                (8192, "graph+bf16", "critic", 20.0), (2048, "graph", "critic", 40.0))]}},
+            "pql ring on host": {"seconds": 60.0, "result": {"rows": [
+                {"algo": "pql", "batch_size": 2048, "mode": mode, "update": "critic", "updates_per_s": rate,
+                 "textbook_updates_per_s": 200.0, "speed_up": 1.0, "share_of_roofline": 0.45,
+                 "ring_bytes_on_device": size}
+                for mode, rate, size in (("graph", 400.0, 2**26), ("host", 300.0, 2048))]}}},
         "pipeline": {"Ant": {"seconds": 200.0, "result": {
             "task": "Ant", "num_envs": 4096, "utd_requested": 8 / 4096, "overlap_gain": 1.3,
             "actor_share_beside_learners": 0.7,
@@ -135,6 +140,9 @@ def test_tables_fit_80_columns_and_show_what_failed():
         "pql", "8192", "graph+bf16", "critic", "1,234.5", "200.0", "20.00", "45%", "1.0",
     ]  # fmt: skip
     assert ["16", "70.0", "823", "9.14"] in [line.split() for line in lines]
+    assert next(line for line in lines if "64.0" in line).split() == [
+        "2048", "critic", "400.0", "64.0", "300.0", "0.0", "0.75",
+    ]  # fmt: skip
     text = gpu_report.markdown(report)
     assert "| Ant | 500,000 | 1,500,000 | 0.90 | 2.0 |" in text and "not measured" in text
     assert all(line.count("|") == 5 for line in text.partition("## Goals")[2].splitlines() if line.startswith("|"))
@@ -167,13 +175,16 @@ def test_every_step_is_known_to_what_it_calls(tmp_path):
 
     assert [step.name for step in gpu_check.steps("ant", options(quick=False, seeds=[1, 2]))] == ["Ant 1", "Ant 2"]
     for part, schema in (("learner", learner.Options), ("pipeline", None)):
-        for made in gpu_check.steps(part, options(quick=False)):
+        here, there = (gpu_check.steps(part, options(quick=False, device=device)) for device in ("cpu", "cuda"))
+        assert len(there) == len(here) + 1  # a ring elsewhere
+        for made in there:
             words = [word.replace("{out}", str(tmp_path / "out.json")) for word in made.command[2:]]
+            words = [word.replace("device=cuda", "device=cpu") for word in words]
             if schema:
                 sizes = [8192] if made.name.endswith("fused") else [2048, 8192, 32768]
                 assert cli.parse(words, schema, "").batch_sizes == sizes
             else:
-                own = [word for word in words if word.partition("=")[0] in ("seconds", "settle", "out")]
+                own = [word for word in words if word.partition("=")[0] in ("seconds", "settle", "sides", "out")]
                 rest = [word for word in words if word not in own]
                 cfg = pipeline.load(rest, cli.parse(own, pipeline.Options, ""), "parallel")
                 assert (cfg.task.name, cfg.runtime) == ("Ant", "parallel")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
+from pql.memory.pinned import mapped
 from pql.memory.replay import RING, Layout, Replay, ring_state
 from pql.memory.shared import Mailbox
 from pql.memory.windows import NStepWindows, Places, Windows
@@ -285,12 +286,18 @@ def test_ring_continues_from_a_checkpoint(tmp_path, vector_steps):
 STEPS, ENVS, WIDE = 1500, 64, 61
 
 
-def layout(ends):
+def layout(ends, on_host=False):
     """Of 16 vector steps. At most lead + 1 are written while the reader gathers, and one more may be in the writing."""
-    return Layout(Spaces(WIDE, 5), ENVS, 16 * ENVS, (LEAD + 2) * ENVS, ends=ends)
+    return Layout(Spaces(WIDE, 5), ENVS, 16 * ENVS, (LEAD + 2) * ENVS, ends=ends, on_host=on_host)
 
 
 LEAD = 6
+
+
+def on_device(storage):
+    """Rows on the host as a GPU sees them."""
+    rows, home = storage["rows"], storage["head"].device
+    return storage if rows.device == home else {**storage, "rows": mapped(rows, home)}
 
 
 def write_ring(storage, ends, read):
@@ -298,7 +305,7 @@ def write_ring(storage, ends, read):
 
     Half of the episodes end in each of them, at an observation half a step later.
     """
-    replay = Replay(layout(ends), storage=storage)
+    replay = Replay(layout(ends), storage=on_device(storage))
     column = torch.zeros(ENVS, WIDE, device=replay.rows.device)
     own = (torch.arange(ENVS, device=column.device) % 2)[:, None]
     one = torch.ones(ENVS, dtype=torch.int64, device=column.device)
@@ -314,15 +321,17 @@ def write_ring(storage, ends, read):
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [*DEVICES, pytest.param("cuda, rows on host", marks=pytest.mark.gpu, id="far")])
 @pytest.mark.parametrize("ends", [1.0, 0.0])
 def test_ring_under_a_writer_process_gives_no_torn_and_no_stale_row(ends, device):
     """The reader draws as fast as it can while the writer laps it again and again, `LEAD` vector steps ahead."""
-    storage = layout(ends).allocate(device)
-    replay = Replay(layout(ends), storage=storage)
+    device, _, far = device.partition(", ")
+    storage = layout(ends, bool(far)).allocate(device)
     read = torch.zeros(1, dtype=torch.int64)
     for tensor in (*storage.values(), read):
         tensor.share_memory_()
+    replay = Replay(layout(ends), storage=on_device(storage))
+    assert storage["rows"].is_cuda == (device == "cuda" and not far)
     process = torch.multiprocessing.get_context("spawn").Process(
         target=write_ring, args=(storage, ends, read), daemon=True
     )

@@ -9,6 +9,7 @@ import torch
 
 from pql import config
 from pql.config import make_env
+from pql.errors import UserError
 from pql.memory.device import IN_FLIGHT, InFlight
 from pql.roles.actor import Actor
 from pql.roles.build import make_replay, prepare
@@ -16,6 +17,7 @@ from pql.roles.p_learner import PLearner
 from pql.roles.v_learner import VLearner
 from pql.run.metrics import read_metrics
 from pql.run.trainer import train
+from pql.runtime import checkpoint
 from tasks import graphs
 from tasks.base import Spaces
 from tasks.graphs import WARM_UP
@@ -110,10 +112,59 @@ def test_graph_draws_other_rows_each_time_and_sees_what_is_new(tiny, plugin, rol
     assert torch.equal(one.normalizer.state, moments)
 
 
+SMALL = {"algo.replay_size": 400}
+FAR = {"algo.replay_device": "cpu", "runtime": "parallel", **SMALL}
+
+
+def stamp(one, value, vector_steps=50):
+    """Fill the ring of a learner, and more, with rows of this return."""
+    obs = torch.zeros(8, 5, device=GPU)
+    for _ in range(vector_steps):
+        one.replay.append(obs, obs[:, :2], obs[:, 0] + value, obs)
+
+
+def test_ring_on_the_host_lies_there_and_is_written_and_read_by_kernels(tiny, plugin):
+    one = learner(VLearner, tiny, "pql", **FAR)
+    ring, rows = one.shared.ring, one.replay.rows
+    assert not ring["rows"].is_cuda and rows.device == GPU and rows.data_ptr() == ring["rows"].data_ptr()
+    assert all(part.device == GPU for name, part in ring.items() if name != "rows")
+    stamp(one, 7.0)
+    batch = one.unpack(one.sample())
+    torch.cuda.synchronize()
+    assert (ring["rows"][:, -2] == 7.0).sum() >= len(one.replay) > 150 and (batch.return_n == 7.0).all()
+
+
 @pytest.mark.parametrize("graphs", ["true", "false"])
+def test_prefetched_batches_are_those_of_an_update_earlier(tiny, plugin, graphs):
+    plain, far = (learner(VLearner, tiny, "pql", cuda_graphs=graphs, **more) for more in (SMALL, FAR))
+    assert plain.prefetch is None
+    for _ in range(WARM_UP + 10):  # a ring that stands still: it makes no difference when they are drawn
+        plain.update()
+        far.update()
+    torch.testing.assert_close(far.weights.data, plain.weights.data, rtol=1e-4, atol=1e-5)
+    assert int(far.replay.conflicts) == 0
+    used = torch.zeros(2, device=GPU)  # least and largest return that an update learns from
+    far.improved = lambda rows, noises, improve=far.improved: (
+        used.copy_(torch.stack(rows.first[:, -2].aminmax())), improve(rows, noises))[1]  # fmt: skip
+    far.graphed_step.graph = None  # to be recorded anew
+    stamp(far, 10.0)
+    for value in (20.0, 30.0):
+        far.update()
+        stamp(far, value)
+    far.update()
+    assert used.tolist() == [20.0] * 2 and (far.prefetch.rows.first[:, -2] == 30.0).all()
+
+
+@pytest.mark.parametrize("replay_device", ["cuda:1", "cuda:0"])
+def test_ring_is_on_the_host_or_on_the_device_of_the_run(tiny, plugin, replay_device):
+    with pytest.raises(UserError, match=rf"^algo\.replay_device={replay_device}.* (cpu, or null|is not there)"):
+        config.load(on_gpu(tiny, **{"algo.replay_device": replay_device}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"cuda_graphs": "false"}, FAR], ids=["graphs", "no graphs", "ring on host"])
 @pytest.mark.parametrize("role", [VLearner, PLearner])
-def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plugin, role, graphs):
-    one = learner(role, tiny, "pql", cuda_graphs=graphs)
+def test_learners_never_wait_but_for_their_own_work_of_two_updates_ago(tiny, plugin, role, changes):
+    one = learner(role, tiny, "pql", **changes)
     for _ in range(WARM_UP + 2):
         one.update()
     with no_wait():
@@ -136,9 +187,9 @@ def test_diagnosis_is_a_graph_too_and_tells_what_a_plain_one_does(tiny, plugin, 
     torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("told", ["false", "true"])
-def test_actor_never_waits_but_for_its_own_work_of_two_steps_ago(tiny, plugin, told):
-    cfg = config.load(on_gpu(tiny, **{"task.options.told": told}))
+@pytest.mark.parametrize("changes", [{}, {"task.options.told": "true"}, FAR], ids=["plain", "told", "ring on host"])
+def test_actor_never_waits_but_for_its_own_work_of_two_steps_ago(tiny, plugin, changes):
+    cfg = config.load(on_gpu(tiny, **changes))
     env = make_env(cfg, cfg.num_envs, 0)
     algorithm, _, shared = prepare(cfg, env.spaces)
     replay = make_replay(cfg, algorithm, shared)
@@ -176,7 +227,7 @@ CHANGES = {
     "plain": {}, "pql_d": {"algo": "pql_d"}, "told": {"task.options.told": "true"},
     "bfloat16": {"autocast": "true", "algo.replay_dtype": "bfloat16"},
     "v_on_cpu": {"algo.v_device": "cpu"}, "p_on_cpu": {"algo.p_device": "cpu"},
-    "v_on_second": {"algo.v_device": "cuda:1"},
+    "v_on_second": {"algo.v_device": "cuda:1"}, "ring_on_host": {"algo.replay_device": "cpu"},
 }  # fmt: skip
 
 
@@ -188,9 +239,22 @@ def test_run_on_a_gpu_holds_its_ratio_and_can_be_resumed(tiny, tmp_path, runtime
     summary = train(config.load(on_gpu(tiny, runtime=runtime, **changes)))
     assert summary["status"] == "completed" and summary["critic_updates"] == 200 and summary["device"] == "cuda"
     line = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "critic_loss" in x][-1]
-    assert line["critic_loss"] == line["critic_loss"] and line["invalid_transitions"] == 0
+    assert line["critic_loss"] == line["critic_loss"] and line["invalid_transitions"] == line["replay_conflicts"] == 0
     resumed = train(config.load([f"run_dir={tmp_path / 'run'}", "resume=true", "max_env_steps=2400"]))
     assert resumed["critic_updates"] == 300
+
+
+def test_sync_is_the_same_to_the_bit_wherever_the_ring_lies_and_lay(tiny, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    short = {"eval_interval": 0, "eval_episodes": 1, **SMALL}
+    train(config.load(on_gpu(tiny, run_dir=here, max_env_steps=720, **short)))
+    train(config.load(on_gpu(tiny, run_dir=there, max_env_steps=160, **short, **{"algo.replay_device": "cpu"})))
+    for limit, device in ((240, "null"), (720, "cpu")):  # 400 rows fit
+        words = ["resume=true", f"max_env_steps={limit}", f"algo.replay_device={device}"]
+        train(config.load([f"run_dir={there}", *words]))
+    for name in ("actor", "v_learner", "p_learner", "replay"):
+        one, two = (checkpoint.load_tensors(folder / "checkpoints/000000000720", name) for folder in (here, there))
+        assert one and all(torch.equal(one[key], two[key]) for key in one), name
 
 
 def test_point_is_learned_on_a_gpu_with_graphs_and_bfloat16(tiny, tmp_path):

@@ -23,12 +23,13 @@ from tasks.suite.franka_cube_stack import FrankaCubeStack
 from tasks.suite.franka_push import FrankaPush
 from tasks.suite.gym import TASKS as _GYM
 from tasks.suite.humanoid import Humanoid
+from tasks.suite.ingenuity import Ingenuity
 from tasks.suite.quadcopter import Quadcopter
 from tasks.suite.shadow_hand import ShadowHand
 from tasks.task import Sampler, Start, State, Task
 
-_OURS = (AllegroHand, Ant, Anymal, BallBalance, Cartpole, FrankaCubeStack, FrankaPush, Humanoid, Quadcopter)
-for _class in (*_OURS, ShadowHand):
+_OURS = (AllegroHand, Ant, Anymal, BallBalance, Cartpole, FrankaCubeStack, FrankaPush, Humanoid, Ingenuity)
+for _class in (*_OURS, Quadcopter, ShadowHand):
     register(_class.__name__, _class)
 for _name, _class in {**_GYM, **_DMC}.items():
     register(_name, _class)

@@ -20,7 +20,7 @@ pytest.importorskip("mujoco_warp", reason="needs mujoco-warp: pip install .[gpu]
 from tasks.simulators.warp_graph import on_torchs_stream  # noqa: E402
 
 ALL = ["AllegroHand", "Ant", "Anymal", "BallBalance", "Cartpole", "FrankaCubeStack", "FrankaPush", "Humanoid"]
-ALL += ["Quadcopter", "ShadowHand"]
+ALL += ["Ingenuity", "Quadcopter", "ShadowHand"]
 N = 16
 
 
@@ -121,6 +121,7 @@ STEP = {
     "FrankaCubeStack": (1e-6, 4e-7, 2e-6),
     "FrankaPush": (1.5e-5, 1e-6, 5e-3),
     "Humanoid": (9e-5, 2e-4, 4e-3),
+    "Ingenuity": (8e-7, 3e-6, 1.2e-6),
     "Quadcopter": (3e-6, 2e-5, 1.5e-4),
     "ShadowHand": (3e-5, 2e-4, 1.5e-2),
 }

@@ -49,7 +49,7 @@ def looked_at(env):
 
 
 OURS = ["AllegroHand", "Ant", "Anymal", "BallBalance", "Cartpole"]
-OURS += ["FrankaCubeStack", "FrankaPush", "Humanoid", "Quadcopter", "ShadowHand"]
+OURS += ["FrankaCubeStack", "FrankaPush", "Humanoid", "Ingenuity", "Quadcopter", "ShadowHand"]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -115,10 +115,14 @@ EXPECTED = {
     ("Quadcopter", "zero"): ((55, 80), (45, 58)),
     # Half its thrust of 8 N is twice its weight, but not for long: it turns over.
     ("Quadcopter", "random"): ((40, 80), (70, 115)),
+    # A fall on Mars from .8 to 2.5 m down to .5 m takes 40 to 104 steps, most of them far from the target.
+    ("Ingenuity", "zero"): ((25, 90), (70, 82)),
+    # Thrusts that change sign at every step cancel out.
+    ("Ingenuity", "random"): ((25, 90), (70, 88)),
 }
 
 
-@pytest.mark.parametrize("name", ["Ant", "BallBalance", "Cartpole", "Humanoid", "Quadcopter"])
+@pytest.mark.parametrize("name", ["Ant", "BallBalance", "Cartpole", "Humanoid", "Ingenuity", "Quadcopter"])
 def test_zero_and_random_policies_earn_what_the_formulas_say(name):
     for policy, found in check(name, num_envs=64, seed=11).items():
         (low, high), (short, long) = EXPECTED[name, policy]

@@ -10,7 +10,7 @@ ARGS ?=
 # ARGS="-n 0": one process, as by pytest alone.
 PYTEST := -m pytest -n auto --dist=worksteal
 
-.PHONY: install train test test-parity test-slurm test-py38 test-isaacgym test-isaacgym-py38 test-docker-pins gpu-check wheels \
+.PHONY: install train test test-parity test-mjlab test-slurm test-py38 test-isaacgym test-isaacgym-py38 test-docker-pins gpu-check wheels \
 	lint clean
 
 install: .venv/.installed
@@ -35,6 +35,10 @@ test-parity: install
 test-slurm: install
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+# mjlab itself, in the interpreter that has it: MJLAB_PYTHON=<its virtual environment>/bin/python make test-mjlab
+test-mjlab: install
+	$(BIN)/python -m pytest -rs tests/tasks/simulators/test_mjlab_itself.py $(ARGS)
 
 # The environment of docker/Dockerfile.isaacgym; what needs MuJoCo skips itself. The first time takes about 5 GB.
 test-py38: .venv38/.installed

@@ -44,8 +44,8 @@ def get(name: str) -> type[Task]:
         near = difflib.get_close_matches(name.lower(), [known.lower() for known in _TASKS], n=1, cutoff=0.5)
         hint = next((f"did you mean {known}? " for known in names() if [known.lower()] == near), "")
         raise TaskError(
-            f"no task is called {name!r}; {hint}known: {', '.join(names())}; others' need sim=isaacgym, gymnasium "
-            "or dm_control"
+            f"no task is called {name!r}; {hint}known: {', '.join(names())}; others' need sim=isaacgym, gymnasium, "
+            "dm_control, mjlab or isaaclab"
         )
     return _TASKS[name]
 
@@ -60,16 +60,18 @@ def make(
     contacts_per_env: int | None = None,
     step_timeout: float = 5.0,
     plugins: Sequence[str] = (),
+    python: str | None = None,
     **task_options: Any,
 ) -> VectorEnv:
     """Make `num_envs` environments of task `name`, already reset.
 
     Args:
         name: a registered task, see `tasks.list()`; with "isaacgym" one of IsaacGymEnvs', with "gymnasium" an id
-            registered with Gymnasium, with "dm_control" "<domain>-<task>" of its suite or a factory "module:function".
+            registered with Gymnasium, with "dm_control" "<domain>-<task>" of its suite or a factory "module:function",
+            with "mjlab" or "isaaclab" an id of theirs or "module:id".
         num_envs: how many are stepped together, at least 1.
-        sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), "gymnasium" (CPU), "dm_control" (CPU), or "auto"
-            for the best of the first three that runs here.
+        sim: "isaacgym" (CUDA), "mujoco_warp" (CUDA), "mujoco" (CPU), "gymnasium" (CPU), "dm_control" (CPU), "mjlab"
+            (CUDA), "isaaclab" (CUDA), or "auto" for the best of the first three that runs here.
         device: where observations and actions live; "auto" is the simulator's own.
         seed: one seed gives the same trajectories at any number of threads. A list gives
             `tasks.together.Sets`: for each of its seeds `num_envs` environments, which do as they do alone.
@@ -79,12 +81,13 @@ def make(
             pools fight.
         contacts_per_env: contacts that mujoco_warp has memory for, per environment; None takes its default. The other
             simulators need none.
-        step_timeout: seconds that one environment of "gymnasium" or "dm_control" has for a step or a reset; one that
-            takes longer counts as hung.
+        step_timeout: seconds that one environment of "gymnasium" or "dm_control", or all of "mjlab" or "isaaclab",
+            have for a step or a reset; what takes longer counts as hung.
         plugins: files or modules that worker processes import first, where environments are registered; those of this
             process are the caller's to import.
+        python: the interpreter that has "mjlab" or "isaaclab"; None is this one.
         task_options: arguments of the task's class, of `gymnasium.make`, of the suite's task or the factory; for
-            IsaacGymEnvs' `cfg`, overrides of the task's configuration.
+            IsaacGymEnvs, mjlab and Isaac Lab `cfg`, overrides of the task's configuration.
 
     Raises:
         TaskError: for an unknown name or option, or something that is not there; its one line says what to do.
@@ -97,8 +100,11 @@ def make(
     if contacts_per_env is not None and contacts_per_env < 1:
         raise TaskError(f"contacts_per_env must be at least 1 (or None for the default), not {contacts_per_env!r}")
     backend = _backend(name, sim, device)
+    if python is not None and "python" not in backend.options:
+        others = " and ".join(other.name for other in BACKENDS.values() if "python" in other.options)
+        raise TaskError(f"sim={backend.name} runs in this interpreter: drop sim.python, which is for {others}")
     options = {"device": _device(backend, device), "seed": seed, "threads": threads}
-    more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins}
+    more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins, "python": python}
     options.update({key: more[key] for key in backend.options})
     if backend.own_tasks is not None:
         if not isinstance(seed, int):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -17,7 +16,7 @@ from pql.config import offline
 from pql.config.checks import check_identity, validate
 from pql.config.composed import PATHS, composed_once
 from pql.config.devices import device_for, resolve_device, runtime_for
-from pql.config.plugins import import_plugins
+from pql.config.plugins import confirm, import_plugins
 from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
 from pql.errors import UserError, nearest
 from pql.files import write_atomically
@@ -89,8 +88,8 @@ def save(cfg: Config, path: Path) -> None:
 def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config:
     """The configuration a run was started with.
 
-    It comes with the run's folder, perhaps from someone else, and to import is to run code: it names plugins and, as
-    "module:name", tasks, none of which is imported because the file says so.
+    It comes with the run's folder, perhaps from someone else, and to import is to run code: it names plugins, an
+    interpreter and, as "module:name", tasks, none of which is run because the file says so.
 
     Args:
         plugins: imported in place of those that the file names.
@@ -102,16 +101,7 @@ def read(path: Path, plugins: Sequence[str] = (), trust: bool = False) -> Config
     cfg = _raw(path)
     if plugins:
         cfg.plugins = _from_anywhere(plugins)
-    module, colon, _ = str(OmegaConf.select(cfg, "task.name")).partition(":")
-    named = [*(() if plugins else (cfg.plugins or ())), *([module] if colon and module not in plugins else ())]
-    new = [name for name in map(str, named) if not tasks.is_imported(name)]
-    if new and not trust:
-        raise UserError(
-            f"{path} names {', '.join(new)}, whose import runs code: give trust=true if you trust where the folder is "
-            "from, or plugins=[...] with what is to be imported instead"
-        )
-    if new:
-        print(f"trust=true: importing {', '.join(new)}, as {path} says", file=sys.stderr)
+    confirm(cfg, path, plugins, trust)
     return _with_plugins(cfg)
 
 
@@ -271,7 +261,7 @@ def _task_override(given: dict[str, Any]) -> list[str]:
     # What tasks a simulator has of its own, or why it is not there, is best said by the simulator itself.
     if not tasks.brings_tasks(str(given.get("sim", "auto"))) and name not in {*tasks.list(), *tasks.brought()}:
         known = sorted({*choices("task"), *tasks.list(), *tasks.brought()})
-        others = "others' need sim=isaacgym, gymnasium or dm_control"
+        others = "others' need sim=isaacgym, gymnasium, dm_control, mjlab or isaaclab"
         hint = nearest(name, known) or f"; there are: {', '.join(known)}"
         raise UserError(f"unknown task '{name}'{hint}; {others}")
     return ["task=custom", f"task.name={name}"]
@@ -371,6 +361,8 @@ def _resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
     with contextlib.suppress(tasks.TaskError):  # it is said where the environments are made
         cfg.sim.name = tasks.chosen(cfg.task.name, cfg.sim.name, cfg.device)
     cfg.plugins = _from_anywhere(cfg.plugins)
+    if cfg.sim.python is not None:  # not resolved: a virtual environment's interpreter is a link
+        cfg.sim.python = str(Path.cwd() / Path(cfg.sim.python).expanduser())
     if cfg.init_from is not None:
         cfg.init_from = str(Path(cfg.init_from).resolve())
     a = cfg.algo

@@ -18,16 +18,20 @@ class TaskConfig:
     name: str = key("Ant", "name under which the task is registered")
     options: Dict[str, Any] = field(default_factory=dict, metadata={"help": "arguments of the task's constructor"})
     cfg: Dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "sim=isaacgym: fields of the task's own file, task.cfg.env.<field>=..."}
+        default_factory=dict,
+        metadata={"help": "isaacgym, mjlab, isaaclab: fields of the task's own file, task.cfg.env.<field>=..."},
     )
 
 
 @dataclass
 class SimConfig:
-    name: str = key("auto", "auto, isaacgym, mujoco_warp, mujoco, gymnasium, dm_control")
+    name: str = key("auto", "auto, isaacgym, mujoco_warp, mujoco, gymnasium, dm_control, mjlab, isaaclab")
     threads: Optional[int] = key(None, "threads (or processes) that step the physics; null: a fair share of the cores")
     contacts_per_env: Optional[int] = key(None, "mujoco_warp: contacts to hold memory for, per environment; null: 24")
-    step_timeout: float = key(5.0, "gymnasium, dm_control: seconds that one environment has for a step or a reset")
+    step_timeout: float = key(
+        5.0, "seconds for a step or a reset: gymnasium, dm_control: of one environment; mjlab, isaaclab: of all"
+    )
+    python: Optional[str] = key(None, "mjlab, isaaclab: the interpreter that has them; null: this one")
 
 
 @dataclass

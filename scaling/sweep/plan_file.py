@@ -316,6 +316,8 @@ def foreign_code(plan: Plan) -> list[str]:
     """What cells of this plan run beside this repository's trainer, in words; a plan may come from someone else."""
     out = [f"the trainer {shlex.join(plan.trainer)!r}"] if plan.trainer else []
     plugins = sorted({str(name) for cell in plan.cells for name in _listed(cell.overrides.get("plugins"))})
+    pythons = sorted({str(cell.overrides["sim.python"]) for cell in plan.cells if cell.overrides.get("sim.python")})
+    out += [f"the interpreters {', '.join(pythons)}"] if pythons else []
     return out + ([f"the plugins {', '.join(plugins)}"] if plugins else [])
 
 

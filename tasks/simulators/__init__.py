@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -53,8 +54,9 @@ def _needs(package: str, extra: str) -> Callable[..., str | None]:
     return unavailable
 
 
-def _make_by_name(module: str) -> Callable[..., VectorEnv]:
-    return lambda *args, **kwargs: importlib.import_module(f"tasks.simulators.{module}").make_env(*args, **kwargs)
+def _make_by_name(module: str, *first: str) -> Callable[..., VectorEnv]:
+    make = lambda *args, **kwargs: importlib.import_module(f"tasks.simulators.{module}").make_env(*args, **kwargs)  # noqa: E731
+    return functools.partial(make, *first)
 
 
 def _asked_by_name() -> list[str]:
@@ -72,3 +74,6 @@ register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))
 for _name, _extra in (("gymnasium", "gym"), ("dm_control", "dmc")):
     _made_by = _needs(_name, _extra), _make_by_name(_name), _asked_by_name
     register_simulator(Backend(_name, "cpu", *_made_by, ("cuda",), ("step_timeout", "plugins")))
+for _name in ("mjlab", "isaaclab"):  # whether they are there depends on the interpreter that is asked for
+    _made_by = (lambda device_type="cuda": None), _make_by_name("lab", _name), _asked_by_name
+    register_simulator(Backend(_name, "cuda", *_made_by, ("cpu",), ("step_timeout", "python")))

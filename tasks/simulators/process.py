@@ -37,6 +37,8 @@ class Process:
             stand.
         variables: what else its environment (the operating system's) says.
         grace: seconds that it has to end by itself.
+        python: another interpreter, which imports what is installed there; None: this one, which imports what this
+            process can.
     """
 
     def __init__(
@@ -46,20 +48,21 @@ class Process:
         here: bool = False,
         variables: dict[str, str] | None = None,
         grace: float = 10.0,
+        python: str | None = None,
     ):
         self.folder = Path(tempfile.mkdtemp(prefix="simulation-"))
         self.log = self.folder / "output.log"
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
+        path = {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path)} if python is None else {}
         # What stops a run must not stop the process before it can ignore that.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             with open(self.log, "wb") as log:
                 self.popen = subprocess.Popen(
-                    [sys.executable, "-c", begin, str(theirs.fileno()), str(self.folder), *words],
+                    [python or sys.executable, "-c", begin, str(theirs.fileno()), str(self.folder), *words],
                     pass_fds=(theirs.fileno(),),
                     cwd=None if here else str(self.folder),
-                    env={**os.environ, **(variables or {}), "PYTHONPATH": path},
+                    env={**os.environ, **(variables or {}), **path},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -24,6 +24,7 @@ from torch import Tensor
 from tasks.base import Step, VectorEnv
 from tasks.errors import TaskError
 from tasks.simulators.process import Process
+from tasks.simulators.worker.errors import Broke, Mistake
 from tasks.simulators.worker.link import open_link
 
 START = 600.0  # seconds that a simulator has to be imported, which may compile, and to build its environments
@@ -31,12 +32,17 @@ STEP = 120.0  # seconds that one vector step has
 
 # Runs before anything of ours, which would import torch.
 BEGIN = """
-import sys
-error = None
+import importlib.util, os, sys
+error, folder = None, sys.argv[4]
 try:
-    __import__(sys.argv[3])
+    if sys.argv[3]:
+        __import__(sys.argv[3])
 except BaseException as caught:
     error = caught
+# from where it is, as another interpreter has only that of ours
+spec = importlib.util.spec_from_file_location("tasks", os.path.join(folder, "__init__.py"))
+sys.modules["tasks"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["tasks"])
 from tasks.simulators.remote import serve
 serve(int(sys.argv[1]), error)
 """
@@ -52,15 +58,18 @@ class RemoteEnv(VectorEnv):
         factory: "module:function" that returns a VectorEnv; it gets `import_error=` besides its arguments.
         first: a module that the process imports before any other, torch included.
         crash: what to tell a user whose process was killed while it made its environments.
+        python: another interpreter than this one, which has torch and numpy.
 
     Raises:
         TaskError: as the factory does, or with `crash` if the process was killed. Any other end of the process, here
             or in a later step, is a RuntimeError that names the cause and the file with its output.
     """
 
-    def __init__(self, factory: str, arguments: dict[str, Any], first: str, crash: str = ""):
+    def __init__(
+        self, factory: str, arguments: dict[str, Any], first: str, crash: str = "", python: str | None = None
+    ):
         self.device = torch.device("cpu")
-        self._child = Process(BEGIN, [first])
+        self._child = Process(BEGIN, [first, str(Path(__file__).resolve().parents[1])], python=python)
         self.folder, self.log, self._process = self._child.folder, self._child.log, self._child.popen
         try:
             self._send((factory, arguments))
@@ -75,16 +84,14 @@ class RemoteEnv(VectorEnv):
             raise
 
     def reset(self) -> Tensor:
-        self._send("reset")
-        self._child.answer(STEP)
+        self._do("reset")
         return self._block.obs
 
     def step(self, action: Tensor) -> Step:
         if action.shape != (self.num_envs, self.action_dim):
             raise TaskError(f"{self.name} takes actions {self.num_envs, self.action_dim}, not {tuple(action.shape)}")
         self._block.action.copy_(action)
-        self._send("step")
-        info = {name: torch.tensor(value, device=self.device) for name, value in self._child.answer(STEP).items()}
+        info = {name: torch.tensor(value, device=self.device) for name, value in self._do("step").items()}
         b = self._block
         seen = b.obs, b.reward, b.terminated, b.truncated, b.next_obs, b.valid, info
         return Step(*seen, b.critic_obs, b.next_critic_obs) if self.critic_obs_dim else Step(*seen)
@@ -98,6 +105,15 @@ class RemoteEnv(VectorEnv):
 
     def close(self) -> None:
         self._child.close()
+
+    def _do(self, what: str) -> dict[str, Any]:
+        """Have the process "step" or "reset": single numbers about it."""
+        self._send(what)
+        return self._child.answer(*self._patience())
+
+    def _patience(self) -> tuple[Any, ...]:
+        """What `Process.answer` is told of a step: at least the seconds that it may take."""
+        return (STEP,)
 
     def _send(self, message: Any) -> None:
         if isinstance(message, str):
@@ -159,7 +175,12 @@ def serve(socket_number: int, import_error: BaseException | None) -> None:
     folder = Path.cwd()
     try:
         _serve(link, folder, import_error)
-    except TaskError as error:
+    except Broke as error:
+        traceback.print_exc()
+        link.send(("mistake", f"{error}; its output: {folder / 'output.log'}"))
+        sys.stderr.flush()
+        os._exit(1)
+    except (TaskError, Mistake) as error:
         link.send(("mistake", str(error)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
@@ -180,7 +201,7 @@ def _serve(link: Connection, folder: Path, import_error: BaseException | None) -
     size = Block.size(*sizes)
     on_gpu = env.device.type == "cuda"
     block = Block(torch.zeros(size, dtype=torch.uint8, device=env.device) if on_gpu else _map(folder, size), *sizes)
-    names = ("name", "num_envs", "obs_dim", "action_dim", "critic_obs_dim", "max_episode_steps", "dt")
+    names = ("name", "num_envs", "obs_dim", "action_dim", "critic_obs_dim", "terminates", "max_episode_steps", "dt")
     attributes = {name: getattr(env, name) for name in names if hasattr(env, name)}
     shown = bytes(ForkingPickler.dumps(block.flat)) if on_gpu else b""
     facts = {"attributes": {**attributes, "device": str(env.device)}, "block": shown, "size": size}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pql.run.metrics import read_metrics
 
 ENVS = 9
 FOREIGN = Path(__file__).resolve().parents[2] / "foreign"
+LABS = FOREIGN.with_name("labs")
 GYM = ["single", "NextStep", "SameStep", "Disabled", "lost", "batched"]
 DM = ["dict", "soft", "our limit"]
 
@@ -79,6 +82,29 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
     assert Path(summary["video"]).stat().st_size > 0  # of its rgb_array
     assert read_metrics(run_dir / "metrics.jsonl")[-1]["env_steps"] == 1600
     assert config.read(run_dir / "config.yaml").sim.step_timeout == 5.0
+
+
+def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leaves_none(script, tmp_path):
+    """On the stand-in for mjlab in tests/labs."""
+    run_dir = tmp_path / "run"
+    settings = {
+        "task": "Mjlab-Clock", "sim": "mjlab", "sim.python": sys.executable, "device": "cpu", "run_dir": run_dir,
+        "num_envs": 8, "max_env_steps": 1600, "log_interval": 400, "eval_interval": 800, "eval_episodes": 2,
+        "task.cfg.episode_length_s": 4.0, "task.options.action_scale": 2, "algo.batch_size": 32, "algo.hidden": "[16]",
+        "algo.replay_size": 1200, "algo.warmup_steps": 8, "algo.critic_updates_per_step": 1, "runtime": "parallel",
+    }  # fmt: skip
+    path = {"PYTHONPATH": f"{LABS}{os.pathsep}{FOREIGN.parents[1]}"}
+    run = script([f"{key}={value}" for key, value in settings.items()], cwd=tmp_path, env=path)
+    code, out, err = run.end(300)
+    assert code == 0, (out, err)
+    assert out.splitlines()[0] == "Mjlab-Clock: sim=mjlab device=cpu"
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["status"], summary["invalid_transitions"]) == ("completed", 0)
+    assert summary["utd"] == pytest.approx(summary["utd_requested"], rel=0.01)
+    found = read_metrics(run_dir / "metrics.jsonl")
+    assert len([line for line in found if "eval_return" in line]) >= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # the simulation works in a folder of its own
+    assert config.read(run_dir / "config.yaml", trust=True).task.cfg == {"episode_length_s": 4.0}
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_module_that_a_task_names_is_not_imported_either(stranger, tmp_path, mon
     assert not mark.exists() and "evil" not in sys.modules
 
 
+def test_interpreter_that_a_folder_names_is_not_run_until_that_is_confirmed(stranger, tmp_path, capsys):
+    run_dir, _ = stranger("python: null", f"python: {tmp_path / 'evil'}")
+    with pytest.raises(UserError, match=r"names the interpreter .*/evil: give trust=true"):
+        config.read(run_dir / "config.yaml", [])
+    assert config.read(run_dir / "config.yaml", [], True).sim.python == str(tmp_path / "evil")
+    assert f"trust=true: running {tmp_path / 'evil'}, as " in capsys.readouterr().err
+
+
 def test_environment_variables_are_not_looked_up(stranger, monkeypatch):
     monkeypatch.setenv("SECRET", "told")
     run_dir, _ = stranger("seed: 3", "seed: ${oc.decode:${oc.env:SECRET,3}}")

@@ -11,7 +11,7 @@ import math
 import sys
 from abc import abstractmethod
 from dataclasses import is_dataclass
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -23,17 +23,24 @@ from tasks.simulators.worker.plugins import import_plugins
 from tasks.simulators.worker.serial import UNBOUNDED
 
 
-class Stepped:
-    """What a foreign step returned, as copies: it rewrites its tensors in place.
+class Stepped(NamedTuple):
+    """What a foreign step returned, as copies: it rewrites its tensors in place."""
 
-    Args:
-        seen: (N, obs_dim + critic_obs_dim) as returned, of whichever moment that is where an episode ended.
-    """
+    seen: Tensor  # (N, obs_dim + critic_obs_dim) as returned, of whichever moment that is where an episode ended
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool, never with terminated
+    extras: dict[str, Any]
 
-    def __init__(self, seen: Tensor, reward: Tensor, terminated: Tensor, time_outs: Tensor, extras: dict[str, Any]):
-        self.seen, self.reward = seen, reward.to(torch.float32, copy=True)
-        self.terminated, self.time_outs = (flag.to(torch.bool, copy=True) for flag in (terminated, time_outs))
-        self.extras = extras
+
+class Moved(NamedTuple):
+    """Where a step led to."""
+
+    seen: Tensor  # (N, obs_dim + critic_obs_dim): what is seen next
+    following: Tensor  # the same of the state that followed the action, which may have been an episode's last
+    diverged: Tensor  # (N,) bool: whose numbers are not finite
+    lost: Tensor  # (N,) bool: whose successor is not told
+    idle: Tensor  # (N,) bool: whose step was no step of an episode
 
 
 class ManagedEnv(VectorEnv):
@@ -45,7 +52,7 @@ class ManagedEnv(VectorEnv):
       there; it is mapped onto bounds where there are some.
     * A row flagged both ways terminated. Where the task says that its horizon is finite, so does one that timed out.
     * A row that is no longer finite is truncated, not valid, and reset (`info["diverged_episodes"]` counts).
-    * A reward is what the package says: in both a rate times `step_dt`, so that returns are times `step_dt` as well.
+    * A reward is what the package says: of manager-based tasks a rate times `step_dt`, and so are returns.
 
     Args:
         env: of it are used `num_envs`, `step`, `reset`, `single_action_space`, `max_episode_length`, `step_dt`.
@@ -86,16 +93,19 @@ class ManagedEnv(VectorEnv):
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         with self._blamed("step"):
-            found, *rest = self.env.step(self._middle + self._half * action.to(self.device).clamp(-1.0, 1.0))
-            stepped = Stepped(self._observed(found), *rest)
-            terminated, truncated = self._flags(stepped)
-            seen, following, diverged = self._successors(stepped, terminated | truncated)
-        self._diverged += diverged.sum()
-        self._seen = seen = _finite(seen)
-        following = _finite(following)
-        valid, terminated = ~diverged, terminated & ~diverged
-        truncated = (truncated | diverged) & ~terminated
-        reward = torch.where(valid, stepped.reward, torch.zeros_like(stepped.reward))
+            found, reward, *flags, extras = self.env.step(
+                self._middle + self._half * action.to(self.device).clamp(-1.0, 1.0)
+            )
+            reward = reward.to(self.device, torch.float32, copy=True)
+            stepped = Stepped(self._observed(found), reward, *self._flags(*flags), extras)
+            moved = self._moved(stepped)
+        self._diverged += moved.diverged.sum()
+        self._seen = seen = _finite(moved.seen)
+        following = _finite(moved.following)
+        valid = ~(moved.diverged | moved.lost | moved.idle)
+        terminated = stepped.terminated & ~moved.diverged & ~moved.idle
+        truncated = (stepped.truncated | moved.diverged) & ~moved.idle
+        reward = torch.where(moved.diverged | moved.idle, torch.zeros_like(reward), reward)
         d = self.obs_dim
         step = Step(
             seen[:, :d], reward, terminated, truncated, following[:, :d], valid,
@@ -103,18 +113,15 @@ class ManagedEnv(VectorEnv):
         )  # fmt: skip
         return step._replace(critic_obs=seen[:, d:], next_critic_obs=following[:, d:]) if self.critic_obs_dim else step
 
-    def _flags(self, stepped: Stepped) -> tuple[Tensor, Tensor]:
+    def _flags(self, terminated: Tensor, time_outs: Tensor) -> tuple[Tensor, Tensor]:
         """Who terminated and who was cut, (N,) bool each, never both."""
         if getattr(self.env.cfg, "is_finite_horizon", False):
-            return stepped.terminated | stepped.time_outs, torch.zeros_like(stepped.terminated)
-        return stepped.terminated, stepped.time_outs & ~stepped.terminated
+            return terminated | time_outs, torch.zeros_like(terminated)
+        return terminated.clone(), time_outs & ~terminated
 
     @abstractmethod
-    def _successors(self, stepped: Stepped, ended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is seen next, what was seen at the step's end, and whose numbers are not finite.
-
-        On return whoever ended or isn't finite has begun another episode.
-        """
+    def _moved(self, stepped: Stepped) -> Moved:
+        """Where the step led to. On return whoever ended or isn't finite has begun another episode, or will."""
 
     def _observed(self, found: Any) -> Tensor:
         """What the policy sees and then what the critic sees, as a copy."""
@@ -136,6 +143,8 @@ class ManagedEnv(VectorEnv):
 
     def _actions(self, space: Any, scale: float) -> tuple[Tensor, Tensor]:
         """Middle and half width of what [-1, 1] becomes, (action_dim,) each."""
+        if hasattr(self.env, "possible_agents"):
+            raise Mistake(f"{self.name} has several agents: only tasks with one can be learned")
         if not hasattr(space, "low") or not hasattr(space, "high") or not space.shape:
             kind = type(space).__name__
             raise Mistake(f"{self.name} takes {kind} actions: only continuous ones (a Box) can be learned")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.simulators.lab_env import ManagedEnv, Stepped, change, imported, not_finite, unknown_task
+from tasks.simulators.lab_env import ManagedEnv, Moved, Stepped, change, imported, not_finite, unknown_task
 from tasks.simulators.worker.errors import blame
 
 
@@ -19,18 +19,17 @@ class MjlabEnv(ManagedEnv):
     `max_episode_length` here.
     """
 
-    def _flags(self, stepped: Stepped) -> tuple[Tensor, Tensor]:
-        stepped.time_outs |= self.env.episode_length_buf >= self.max_episode_steps
-        return super()._flags(stepped)
+    def _flags(self, terminated: Tensor, time_outs: Tensor) -> tuple[Tensor, Tensor]:
+        late = self.env.episode_length_buf >= self.max_episode_steps
+        return super()._flags(terminated, time_outs | late)
 
-    def _successors(self, stepped: Stepped, ended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _moved(self, stepped: Stepped) -> Moved:
         diverged = not_finite(stepped.seen, stepped.reward)
-        over = ended | diverged
-        seen = stepped.seen
+        over, seen, nobody = stepped.terminated | stepped.truncated | diverged, stepped.seen, torch.zeros_like(diverged)
         if over.any():
             first = self._observed(self.env.reset(env_ids=over.nonzero().flatten())[0])
             seen = torch.where(over[:, None], first, seen)
-        return seen, stepped.seen, diverged
+        return Moved(seen, stepped.seen, diverged, nobody, nobody)
 
 
 def make(

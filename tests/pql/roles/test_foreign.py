@@ -17,7 +17,7 @@ from pql.run.metrics import read_metrics
 
 ENVS = 9
 FOREIGN = Path(__file__).resolve().parents[2] / "foreign"
-LABS = FOREIGN.with_name("labs")
+LABS = FOREIGN.with_name("labs") / "standin"
 GYM = ["single", "NextStep", "SameStep", "Disabled", "lost", "batched"]
 DM = ["dict", "soft", "our limit"]
 
@@ -85,7 +85,7 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
 
 
 def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leaves_none(script, tmp_path):
-    """On the stand-in for mjlab in tests/labs."""
+    """On the stand-in for mjlab in tests/labs/standin."""
     run_dir = tmp_path / "run"
     settings = {
         "task": "Mjlab-Clock", "sim": "mjlab", "sim.python": sys.executable, "device": "cpu", "run_dir": run_dir,

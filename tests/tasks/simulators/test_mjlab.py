@@ -1,4 +1,4 @@
-"""sim=mjlab on a stand-in (tests/labs/mjlab): each step against what its own observation says, and ways to fail.
+"""sim=mjlab on a stand-in (tests/labs/standin): each step against what its own observation says, and ways to fail.
 
 mjlab itself: test_mjlab_itself.py.
 """
@@ -21,7 +21,7 @@ from tasks.simulators import remote
 from tasks.simulators.mjlab_env import make
 from tasks.simulators.worker.errors import Mistake
 
-LABS = Path(__file__).resolve().parents[2] / "labs"
+LABS = Path(__file__).resolve().parents[2] / "labs" / "standin"
 SEED, ENVS = 4, 9
 
 

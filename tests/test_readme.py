@@ -114,6 +114,27 @@ def test_each_command_of_the_readme_runs(python):
             assert "Traceback" not in err and err.strip(), err
 
 
+def test_each_example_of_the_page_about_environments_trains(tmp_path, monkeypatch, request):
+    """mjlab's on the stand-in in tests/labs."""
+    pytest.importorskip("gymnasium", reason="needs gymnasium: pip install .[gym]")
+    pytest.importorskip("dm_env", reason="needs dm-control: pip install .[dmc]")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT / "tests/labs/standin", ROOT, tmp_path))))
+    python = request.getfixturevalue("python")  # a process that has these variables
+    page = (ROOT / "docs/environments.md").read_text()
+    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.S):
+        (tmp_path / name).write_text(code)
+    lines = re.findall(r"```sh\n(.*?)\n```", page, re.S)
+    assert len(lines) == 5 and all(line in page for line in lines)
+    for number, line in enumerate(lines):
+        interpreter, script, *words = shlex.split(line.replace("mjlab_venv/bin/python", sys.executable))
+        assert interpreter == ".venv/bin/python"
+        tiny = [word for word in TINY.split() if not word.startswith("num_envs")]
+        more = ["num_envs=32", f"run_dir={number}", "sim.threads=1"]
+        code, out, err = python([str(ROOT / script), *words, *tiny, *more])
+        assert code == 0, f"{line}\n{out}\n{err}"
+        assert json.loads((tmp_path / str(number) / "summary.json").read_text())["status"] == "completed"
+
+
 def test_docker_commands_of_the_readme_reach_docker(tmp_path, monkeypatch):
     """With a docker that records its words; tests/docker tests the scripts themselves."""
     monkeypatch.syspath_prepend(str(ROOT / "tests/docker"))

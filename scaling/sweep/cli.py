@@ -46,7 +46,7 @@ USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   p
   dry_run=true prints the plan's cost and stops;  trainer='<command>' runs another program than scripts/train.py
   pack=16     trains up to 16 cells side by side in one process, where they differ in seeds and step sizes alone;
               pack=auto (default): as many as pay; pack=1: each by itself
-  trust=true  continues a plan that names a trainer or plugins of its own: it runs them
+  trust=true  continues a plan that names a trainer, plugins or an interpreter of its own: it runs them
   key=1,2,4   makes an axis of any training key, key=3 fixes it: algo.utd=1,2 seed=0,1,2,3 max_env_steps=300000"""
 OWN = ("sweep", "launcher", "out", "extend", "dry_run", "retry_failed", "trainer", "trust", "pack")
 SETTINGS = ("runtime", "device", "num_envs", "algo.utd", "algo.critic_updates_per_step", "eval_interval", "compile",

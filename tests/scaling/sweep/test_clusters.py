@@ -287,6 +287,9 @@ def test_a_plans_own_trainer_or_plugins_run_only_when_confirmed(tmp_path, capsys
     assert sweep_cli.main([f"out={tmp_path}/p"]) == 2
     assert "the plugins evil.py" in capsys.readouterr().err
     assert sweep_cli.main([f"out={tmp_path}/p", "extend=true", "seed=1", STEPS]) == 2  # others' cells would run too
+    save_plan(tmp_path / "i", plan_of("seed=0", "sim.python=evil"))
+    assert sweep_cli.main([f"out={tmp_path}/i"]) == 2
+    assert "the interpreters evil" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run_dir", ["../elsewhere", "/tmp/elsewhere", "runs/../../x", ""])

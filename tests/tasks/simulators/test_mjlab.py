@@ -159,7 +159,7 @@ def test_a_row_that_is_not_finite_is_cut_not_learned_from_and_begins_anew(local)
 @pytest.mark.parametrize(
     "name, cfg, words",
     [
-        ("Mjlab-Clok", {}, r"mjlab has no task 'Mjlab-Clok'; did you mean Mjlab-Clock\? known: Mjlab-Clock, "),
+        ("Mjlab-Clok", {}, r"mjlab has no task 'Mjlab-Clok'; did you mean Mjlab-Clock\? known: Mjlab-Cart"),
         ("nowhere_at_all:Mjlab-Clock", {}, "plugin 'nowhere_at_all' cannot be imported"),
         ("Mjlab-Clock", {"episode_lenght_s": 3.0}, r"task.cfg.episode_lenght_s: .*task.cfg.episode_length_s\?"),
         ("Mjlab-Clock", {"scene": {"envs": 3}}, r"task.cfg.scene.envs: .*did you mean task.cfg.scene.num_envs"),
@@ -181,8 +181,7 @@ def test_steps_in_another_interpreter_equal_those_in_this_process(made, local, t
     python.write_text(f'#!/bin/sh\necho "$@" >>{seen}\nexec {sys.executable} "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "more.py").write_text(
-        "from mjlab.tasks.registry import load_env_cfg, register_mjlab_task\n"
-        "register_mjlab_task('Mine', load_env_cfg('Mjlab-Clock'))\n"
+        "from mjlab.tasks import _register\n_register('Mine')\n"
     )
     name = f"{os.path.relpath(tmp_path / 'more.py')}:Mine"
     env, twin = made(name, python=str(python)), local()

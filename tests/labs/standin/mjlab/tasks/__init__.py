@@ -1,10 +1,19 @@
-"""Registers a task that counts, in variants."""
+"""Registers a task that counts, in variants; one of them bears a name of mjlab's own."""
+
+from types import SimpleNamespace
 
 from mjlab.envs import Cfg, Term
 from mjlab.tasks.registry import register_mjlab_task
 
-register_mjlab_task("Mjlab-Clock", Cfg())
-register_mjlab_task("Mjlab-Clock-Plain", Cfg(groups=("actor",)), {"actor": ("actor",), "critic": ("actor",)})
-register_mjlab_task("Mjlab-Clock-Unlimited", Cfg(terminations={"fell": Term(False)}))
-register_mjlab_task("Mjlab-Clock-Timed", Cfg(terminations={"time_out": Term(True)}))
-register_mjlab_task("Mjlab-Clock-Rgb", Cfg(groups=("actor", "critic", "camera")), {"actor": ("actor", "camera")})
+
+def _register(name, cfg=None, actor=("actor",), critic=("critic",)):
+    cfg = cfg or Cfg()
+    register_mjlab_task(name, cfg, cfg, SimpleNamespace(obs_groups={"actor": actor, "critic": critic}))
+
+
+_register("Mjlab-Clock")
+_register("Mjlab-Cartpole-Balance")
+_register("Mjlab-Clock-Plain", Cfg(groups=("actor",)), critic=("actor",))
+_register("Mjlab-Clock-Unlimited", Cfg(terminations={"fell": Term(False)}))
+_register("Mjlab-Clock-Timed", Cfg(terminations={"time_out": Term(True)}))
+_register("Mjlab-Clock-Rgb", Cfg(groups=("actor", "critic", "camera")), actor=("actor", "camera"))

@@ -1,13 +1,12 @@
 """mjlab.tasks.registry, as far as an adapter needs it."""
 
 from copy import deepcopy
-from types import SimpleNamespace
 
 _REGISTRY = {}
 
 
-def register_mjlab_task(task_id, env_cfg, obs_groups=None):
-    _REGISTRY[task_id] = env_cfg, obs_groups or {"actor": ("actor",), "critic": ("critic",)}
+def register_mjlab_task(task_id, env_cfg, play_env_cfg, rl_cfg, runner_cls=None):
+    _REGISTRY[task_id] = env_cfg, rl_cfg
 
 
 def list_tasks():
@@ -19,4 +18,4 @@ def load_env_cfg(task_name, play=False):
 
 
 def load_rl_cfg(task_name):
-    return SimpleNamespace(obs_groups=_REGISTRY[task_name][1])
+    return deepcopy(_REGISTRY[task_name][1])

@@ -22,6 +22,18 @@ from tasks.errors import TaskError
 from tasks.simulators.worker.link import SIGNALS
 
 LOOK = 0.5  # seconds between two looks at a process that is waited for
+# Before all else, as imports may take minutes: where the kernel can, be killed when the parent dies.
+DIE_WITH_PARENT = """
+import ctypes, os
+try:
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+except (OSError, AttributeError):
+    pass
+try:
+    os.kill({parent}, 0)
+except OSError:  # it died before the kernel knew
+    os._exit(1)
+"""
 
 
 class Process:
@@ -54,12 +66,13 @@ class Process:
         self.log = self.folder / "output.log"
         ours, theirs = socket.socketpair()
         path = {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path)} if python is None else {}
+        program = DIE_WITH_PARENT.format(parent=os.getpid()) + begin
         # What stops a run must not stop the process before it can ignore that.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             with open(self.log, "wb") as log:
                 self.popen = subprocess.Popen(
-                    [python or sys.executable, "-c", begin, str(theirs.fileno()), str(self.folder), *words],
+                    [python or sys.executable, "-c", program, str(theirs.fileno()), str(self.folder), *words],
                     pass_fds=(theirs.fileno(),),
                     cwd=None if here else str(self.folder),
                     env={**os.environ, **(variables or {}), **path},

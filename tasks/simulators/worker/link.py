@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 from multiprocessing.connection import Connection
@@ -13,16 +11,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 
 def open_link(socket_number: int) -> Connection:
-    """The link; from now on the process leaves signals to its parent and dies with it."""
+    """The link; from now on the process leaves signals to its parent."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    _die_with_parent()
     os.set_inheritable(socket_number, False)
     return Connection(socket_number)
-
-
-def _die_with_parent() -> None:
-    """Where the kernel can, be killed when the parent dies even in the middle of a step."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

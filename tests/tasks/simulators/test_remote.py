@@ -131,6 +131,19 @@ def test_it_ends_with_the_process_that_made_it(tmp_path):
         maker.communicate()
 
 
+def test_it_ends_with_the_process_that_made_it_while_it_still_imports(tmp_path):
+    code = (
+        "import os; from tasks.simulators.process import Process\n"
+        "print(Process('import time; time.sleep(60)', []).popen.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(STANDIN.parents[1]), "TMPDIR": str(tmp_path)}
+    maker = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env, check=False)
+    end = time.monotonic() + 10
+    while _alive(int(maker.stdout)):
+        assert time.monotonic() < end, "the simulation outlived its maker"
+        time.sleep(0.01)
+
+
 def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

@@ -15,8 +15,9 @@ from mjlab.tasks.registry import load_env_cfg
 task, changes, given, out, auto_reset = sys.argv[1:]
 actions = np.load(given)
 cfg = load_env_cfg(task)
-for field, value in json.loads(changes).items():
-    setattr(cfg, field, value)
+cfg.episode_length_s = json.loads(changes)["episode_length_s"]
+for name, term in json.loads(changes).get("terminations", {}).items():
+    cfg.terminations[name].params.update(term["params"])
 cfg.scene.num_envs, cfg.seed, cfg.auto_reset = actions.shape[1], 7, auto_reset == "true"
 env = ManagerBasedRlEnv(cfg, "cpu")
 rows = []

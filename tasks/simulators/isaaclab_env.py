@@ -87,6 +87,7 @@ def make(
         launched = launch_simulation(settings)
         launched.__enter__()
         env = gymnasium.make(key, cfg=settings).unwrapped
+        env.sim.step(render=False)  # compiles what a step needs, which takes longer than any step has; a reset follows
     except Exception as error:
         raise blame(f"{name} cannot be made", error) from error
     told = (GROUPS[:1], GROUPS[1:] if "critic" in env.single_observation_space.spaces else GROUPS[:1])

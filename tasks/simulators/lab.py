@@ -17,7 +17,7 @@ import torch
 
 from tasks.base import VectorEnv
 from tasks.errors import TaskError
-from tasks.simulators.remote import RemoteEnv
+from tasks.simulators.remote import START, RemoteEnv
 
 # What a simulator is called -> the package, the module of ours that makes its environments, how it is installed.
 LABS = {
@@ -52,7 +52,8 @@ class LabEnv(RemoteEnv):
         name: an id that the package knows, or "module:id", where the process imports the module, or the file, first.
         options: `action_scale`: what an action in [-1, 1] is multiplied by where the task's own have no bounds; `cfg`:
             overrides of the task's configuration, nested: {"episode_length_s": 10.0}.
-        step_timeout: seconds that one step of all environments has, or ten times as long as any step before it took.
+        step_timeout: seconds that one step of all environments has, or ten times as long as any step before it took;
+            but the first, which may compile.
         python: the interpreter; None is the running one.
 
     Raises:
@@ -110,7 +111,8 @@ class LabEnv(RemoteEnv):
         return found
 
     def _patience(self) -> tuple[float, str, str]:
-        return max(self._limit, TIMES_AS_LONG * self._longest), "", "sim.step_timeout allows more"
+        seconds = max(self._limit, TIMES_AS_LONG * self._longest) if self._longest else START
+        return seconds, "", "sim.step_timeout allows more"
 
 
 def _look(sim: str, package: str, install: str, python: str | None) -> None:

@@ -33,13 +33,12 @@ class Clock:
         fault: what goes wrong in step number `at`: raise, kill, hang, nan (in environment 0).
     """
 
-    def __init__(self, num_envs, seed, fault=None, at=3):
-        self.who, self.fault, self.at, self.steps = torch.arange(num_envs) + 10 * (seed % 10), fault, at, 0
-        self.episode, self.age = torch.full((num_envs,), -1), torch.zeros(num_envs, dtype=torch.int64)
-        self.deed, self.reward = torch.zeros(num_envs), torch.zeros(num_envs)
-        self.contact = torch.zeros(num_envs)
-        self.terminated, self.time_outs = torch.zeros(2, num_envs, dtype=torch.bool)
-        self.broken = torch.zeros(num_envs)
+    def __init__(self, num_envs, seed, device, fault=None, at=3):
+        self.fault, self.at, self.steps = fault, at, 0
+        self.who = torch.arange(num_envs, device=device) + 10 * (seed % 10)
+        self.episode, self.age = torch.full_like(self.who, -1), torch.zeros_like(self.who)
+        self.deed, self.reward, self.contact, self.broken = torch.zeros(4, num_envs, device=device)
+        self.terminated, self.time_outs = torch.zeros(2, num_envs, dtype=torch.bool, device=device)
 
     def begin(self, ids):
         self.episode[ids] += 1

@@ -224,7 +224,9 @@ def test_a_slow_step_is_not_taken_for_one_that_hangs(clock):
     from tasks.simulators.lab import LabEnv
 
     env = object.__new__(LabEnv)
-    env._limit, env._longest = 5.0, 0.2
+    env._limit, env._longest = 5.0, 0.0
+    assert env._patience()[0] == remote.START  # compiles
+    env._longest = 0.2
     assert env._patience()[0] == 5.0
     env._longest = 3.0
     assert env._patience()[0] == 30.0

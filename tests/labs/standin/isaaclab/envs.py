@@ -43,15 +43,15 @@ class ManagerBasedRLEnv(gymnasium.Env):
     step_dt, max_episode_length = DT, LIMIT
 
     def __init__(self, cfg):
-        assert cfg.sim.device == "cpu"
         self.cfg, self.num_envs, self.extras = cfg, cfg.scene.num_envs, {}
-        self.clock = Clock(self.num_envs, cfg.seed, cfg.fault, cfg.at)
+        self.clock = Clock(self.num_envs, cfg.seed, cfg.sim.device, cfg.fault, cfg.at)
         box = lambda *shape: spaces.Box(-math.inf, math.inf, shape)  # noqa: E731
         groups = {"policy": box(5), "critic": spaces.Dict({"when": box(3)})}
         self.single_observation_space = spaces.Dict({k: v for k, v in groups.items() if k == "policy" or cfg.critic})
         self.single_action_space = box(ACTIONS)
         if cfg.agents:
             self.possible_agents = ["left", "right"]
+        self.sim = SimpleNamespace(step=lambda render: None)
         history = {"who": object()} if cfg.history else {}
         self.observation_manager = SimpleNamespace(
             _group_obs_term_history_buffer={"policy": history}, _group_obs_term_delay_buffer={"policy": {}}

@@ -42,11 +42,11 @@ class ManagerBasedRlEnv:
     single_action_space = SimpleNamespace(low=-math.inf, high=math.inf, shape=(ACTIONS,))
 
     def __init__(self, cfg, device):
-        assert device == "cpu" and cfg.auto_reset is False
+        assert cfg.auto_reset is False
         self.cfg, self.num_envs, self.extras = cfg, cfg.scene.num_envs, {}
-        self.clock = Clock(self.num_envs, cfg.seed, cfg.fault, cfg.at)
+        self.clock = Clock(self.num_envs, cfg.seed, device, cfg.fault, cfg.at)
         self.sim = SimpleNamespace(step=lambda: None)
-        self._pending = torch.zeros(self.num_envs, dtype=torch.bool)
+        self._pending = torch.zeros_like(self.clock.terminated)
         print("a simulator prints", flush=True)
 
     @property
@@ -58,7 +58,7 @@ class ManagerBasedRlEnv:
         return self.clock.age
 
     def reset(self, *, seed=None, env_ids=None):
-        others = torch.zeros(self.num_envs, dtype=torch.bool)
+        others = torch.zeros_like(self._pending)
         if env_ids is not None:
             others[:] = True
             others[env_ids] = False

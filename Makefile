@@ -10,8 +10,8 @@ ARGS ?=
 # ARGS="-n 0": one process, as by pytest alone.
 PYTEST := -m pytest -n auto --dist=worksteal
 
-.PHONY: install train test test-parity test-mjlab test-slurm test-py38 test-isaacgym test-isaacgym-py38 test-docker-pins gpu-check wheels \
-	lint clean
+.PHONY: install train test test-parity test-mjlab test-isaaclab test-slurm test-py38 test-isaacgym test-isaacgym-py38 \
+	test-docker-pins gpu-check wheels lint clean
 
 install: .venv/.installed
 
@@ -37,8 +37,9 @@ test-slurm: install
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 # mjlab itself, in the interpreter that has it: MJLAB_PYTHON=<its virtual environment>/bin/python make test-mjlab
-test-mjlab: install
-	$(BIN)/python -m pytest -rs tests/tasks/simulators/test_mjlab_itself.py $(ARGS)
+# Isaac Lab likewise, by ISAACLAB_PYTHON. Each takes minutes the first time, as kernels are compiled.
+test-mjlab test-isaaclab: test-%: install
+	$(BIN)/python -m pytest -rs tests/tasks/simulators/test_$*_itself.py $(ARGS)
 
 # The environment of docker/Dockerfile.isaacgym; what needs MuJoCo skips itself. The first time takes about 5 GB.
 test-py38: .venv38/.installed

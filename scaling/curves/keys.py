@@ -19,7 +19,7 @@ KNOWN = ("seed", "task", "task.name", "utd", "algo.utd", "algo.critic_updates_pe
          "algo.batch_size", "algo.critic_lr", "algo.lr", "run_dir", "resume", "max_env_steps", "max_time", "device",
          "preset", "plugins",
          "log_interval", "video", "compile", "matmul_precision", "cuda_graphs", "heartbeat_timeout", "sim.threads",
-         "algo.v_device", "algo.p_device")  # fmt: skip
+         "sim.python", "algo.v_device", "algo.p_device")  # fmt: skip
 KNOWN_GROUPS = ("threads.", "eval_", "checkpoint_", "wandb")
 COLUMNS = ("task", "utd", "batch_size", "learning_rate", "model_size", "agent_size", "seed", "run", "unit", "set",
            "env_steps", "episode_return", "wall_time_s", "reset")  # fmt: skip

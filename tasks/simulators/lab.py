@@ -6,6 +6,7 @@ ours it runs `tasks` alone, which needs torch and numpy, both of which these pac
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -26,7 +27,7 @@ LABS = {
 }
 OPTIONS = {"action_scale": 1.0, "cfg": {}}
 TIMES_AS_LONG = 10.0  # as any step so far has taken: then one counts as hung, if that is more than its seconds
-LOOK = "import importlib.util as u, sys; print(sys.version_info[0], *(bool(u.find_spec(p)) for p in sys.argv[1:]))"
+LOOK = "import importlib.util as u, sys; print([p for p in sys.argv[1:] if not u.find_spec(p)])"
 
 
 def make_env(
@@ -52,8 +53,8 @@ class LabEnv(RemoteEnv):
         name: an id that the package knows, or "module:id", where the process imports the module, or the file, first.
         options: `action_scale`: what an action in [-1, 1] is multiplied by where the task's own have no bounds; `cfg`:
             overrides of the task's configuration, nested: {"episode_length_s": 10.0}.
-        step_timeout: seconds that one step of all environments has, or ten times as long as any step before it took;
-            but the first, which may compile.
+        step_timeout: seconds that one step of all environments has, or ten times as long as any step before it took.
+            The first has minutes, as it may compile, and doesn't count.
         python: the interpreter; None is the running one.
 
     Raises:
@@ -90,7 +91,7 @@ class LabEnv(RemoteEnv):
             "seed": seed,
             "here": os.getcwd(),
         }
-        self._limit, self._longest = step_timeout, 0.0
+        self._limit, self._longest = step_timeout, None
         crash = "out of memory? try a smaller num_envs"
         try:
             super().__init__(f"tasks.simulators.{module}:make", arguments, "", crash, python)
@@ -107,17 +108,17 @@ class LabEnv(RemoteEnv):
         except RuntimeError as error:
             self.close()
             raise TaskError(f"{self.name}: {error}") from error
-        self._longest = max(self._longest, time.monotonic() - began)
+        if what == "step":
+            self._longest = 0.0 if self._longest is None else max(self._longest, time.monotonic() - began)
         return found
 
     def _patience(self) -> tuple[float, str, str]:
-        seconds = max(self._limit, TIMES_AS_LONG * self._longest) if self._longest else START
+        seconds = START if self._longest is None else max(self._limit, TIMES_AS_LONG * self._longest)
         return seconds, "", "sim.step_timeout allows more"
 
 
 def _look(sim: str, package: str, install: str, python: str | None) -> None:
     """Raises TaskError where the interpreter isn't one, or lacks the package."""
-    needed = [package, "torch", "numpy"]
     if python is None:
         if importlib.util.find_spec(package) is None:
             raise TaskError(
@@ -129,11 +130,11 @@ def _look(sim: str, package: str, install: str, python: str | None) -> None:
     if where.is_dir():
         raise TaskError(f"sim.python={python} is a folder: name its interpreter, {where / 'bin' / 'python'}")
     try:
-        done = subprocess.run([str(where), "-c", LOOK, *needed], capture_output=True, text=True, timeout=60, check=True)
-        major, *found = done.stdout.split()[-1 - len(needed) :]
-        missing = [name for name, there in zip(needed, found) if there != "True"]
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        words = [str(where), "-c", LOOK, package, "torch", "numpy"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        missing = ast.literal_eval(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, IndexError, SyntaxError, ValueError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         raise TaskError(f"sim.python={python} is no Python that can be run ({why[-1] if why else error})") from error
-    if missing or major != "3":
+    if missing:
         raise TaskError(f"sim.python={python} has no {missing[0]}: install it there ({install})")

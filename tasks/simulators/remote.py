@@ -56,7 +56,7 @@ class RemoteEnv(VectorEnv):
 
     Args:
         factory: "module:function" that returns a VectorEnv; it gets `import_error=` besides its arguments.
-        first: a module that the process imports before any other, torch included.
+        first: a module that the process imports before any other, torch included; "": none.
         crash: what to tell a user whose process was killed while it made its environments.
         python: another interpreter than this one, which has torch and numpy.
 

@@ -17,7 +17,7 @@ import torch
 
 import tasks
 from tasks import TaskError
-from tasks.simulators import remote
+from tasks.simulators import lab, remote
 from tasks.simulators.mjlab_env import make
 from tasks.simulators.worker.errors import Mistake
 
@@ -220,15 +220,16 @@ def test_what_goes_wrong_there_is_one_line_and_no_process_is_left(made, fault, w
         env.step(torch.zeros(ENVS, 2))
 
 
-def test_a_slow_step_is_not_taken_for_one_that_hangs(clock):
-    from tasks.simulators.lab import LabEnv
-
-    env = object.__new__(LabEnv)
-    env._limit, env._longest = 5.0, 0.0
-    assert env._patience()[0] == remote.START  # compiles
-    env._longest = 0.2
-    assert env._patience()[0] == 5.0
-    env._longest = 3.0
+def test_a_slow_step_is_not_taken_for_one_that_hangs(monkeypatch):
+    env = object.__new__(lab.LabEnv)
+    env._limit, env._longest = 5.0, None
+    took = iter([0.5, 40.0, 0.2, 3.0])  # a reset, the first step, which compiles, and two more
+    clock = [0.0]
+    monkeypatch.setattr(lab.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(remote.RemoteEnv, "_do", lambda self, what: clock.__setitem__(0, clock[0] + next(took)))
+    for what, seconds in (("reset", remote.START), ("step", remote.START), ("step", 5.0), ("step", 5.0)):
+        assert env._patience()[0] == seconds
+        env._do(what)
     assert env._patience()[0] == 30.0
 
 

@@ -314,7 +314,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
 
 
 def test_it_is_never_chosen_by_itself():
-    with pytest.raises(TaskError, match="others' need sim=isaacgym, gymnasium or dm_control"):
+    with pytest.raises(TaskError, match="others' need sim=isaacgym, gymnasium, dm_control, mjlab or isaaclab"):
         tasks.make("Pendulum-v1", 2)
     assert "Pendulum-v1" not in tasks.brought()
 

@@ -79,7 +79,8 @@ class InHand(Task):
         place = self._begins + sampler.uniform(-self.around, self.around, 3)
         drawn = sampler.uniform(0.0, 1.0, 4)
         qpos = torch.cat((joints, place, turned(drawn[:, :2])), dim=1)
-        words = (sampler.uniform(0.0, 65536.0, 2).long() * torch.tensor([65536, 1], device=qpos.device)).sum(1)
+        high, low = sampler.uniform(0.0, 65536.0, 2).long().unbind(1)
+        words = 65536 * high + low
         none = torch.zeros_like(joints[:, 0])
         memory = {"action": none[:, None].repeat(1, self.action_dim), "goal": turned(drawn[:, 2:]), "hit": none > 0}
         memory.update({"goals": none, "steps": none, "dice": words})

@@ -77,7 +77,7 @@ def test_learner_without_enough_memory_ends_the_run_with_the_remedy_in_one_line(
     assert code == 2
     assert err == (
         "error: the GPU's memory is too small (CUDA out of memory. Tried to allocate 9.00 GiB): try a smaller num_envs,"
-        " algo.replay_size or algo.batch_size\n"
+        " algo.replay_size or algo.batch_size, or algo.replay_device=cpu\n"
     )
     assert summary_of(run)["status"] == "failed"
 

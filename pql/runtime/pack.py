@@ -1,7 +1,7 @@
 """One process, several runs: the roles of all replicas side by side, in the order in which `sync` has those of one.
 
-On a CPU, and on a GPU, where an update of all of them is one graph. A process for each role would gain nothing here:
-cores that one pack leaves idle another one fills.
+On a CPU, and on a GPU, where an update of all of them is one graph. There is no pack with a process for each role: what
+one leaves idle is for another pack.
 """
 
 from __future__ import annotations

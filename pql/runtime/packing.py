@@ -20,7 +20,7 @@ from tasks.base import Spaces, VectorEnv
 # Measured on one core with 1 to 16 replicas (README): what an update or a vector step takes before there is any
 # arithmetic, which replicas share, and how fast that of small networks and a light simulation goes, which they do not.
 UPDATE_S, STEP_S = 1e-3, 2.5e-3
-FLOPS, ENV_S = {"cpu": 2e10, "cuda": 5e12}, {"cpu": 2e-5, "cuda": 2e-7}  # a GPU's: a guess, nobody has measured them
+FLOPS, ENV_S = 2e10, 2e-5
 MOST = 16  # more save hardly anything
 WORTH = 1.25  # what is saved must be worth what a pack costs: its start, and that its cells wait for each other
 
@@ -46,7 +46,8 @@ def size_of(cfg: Config, at_a_time: int = 1) -> Size:
     free = free_memory(env.device)
     fits = max(1, int(free / (ring_bytes(cfg, env.spaces) * at_a_time))) if free is not None else 1 << 20
     flops = survey(algorithms.make(cfg.algo, env.spaces)).flops[V_LEARNER]
-    return Size(MOST if saves(cfg, flops, MOST) >= WORTH and not cfg.compile else 1, fits)
+    pays = cfg.device == "cpu" and not cfg.compile and saves(cfg, flops, MOST) >= WORTH  # a GPU was not measured
+    return Size(MOST if pays else 1, fits)
 
 
 def ring_bytes(cfg: Config, spaces: Spaces) -> int:
@@ -69,8 +70,7 @@ def saves(cfg: Config, flops: float, size: int) -> float:
     """How many times as fast runs are side by side as one after the other; `flops` of a critic update."""
     updates = cfg.algo.utd * cfg.num_envs * (1 + 1 / cfg.algo.critic_updates_per_policy_update)
     shared = STEP_S + updates * UPDATE_S
-    kind = cfg.device.partition(":")[0]
-    own = cfg.num_envs * ENV_S[kind] + updates * flops / FLOPS[kind]
+    own = cfg.num_envs * ENV_S + updates * flops / FLOPS
     return (shared + own) / (shared / size + own)
 
 

@@ -21,7 +21,7 @@ def cartpole(mujoco):
 def test_what_a_pack_saves_is_what_replicas_share(cartpole):
     # four updates of the critic and two of the policy for each vector step
     shared = packing.STEP_S + 6 * packing.UPDATE_S
-    own = 64 * packing.ENV_S["cpu"] + 6 * 2e7 / packing.FLOPS["cpu"]
+    own = 64 * packing.ENV_S + 6 * 2e7 / packing.FLOPS
     assert packing.saves(cartpole, 2e7, 4) == pytest.approx((shared + own) / (shared / 4 + own))
 
 

@@ -10,7 +10,6 @@ costs one more CUDA context and a hand-over of a few bytes per vector step.
 from __future__ import annotations
 
 import ctypes
-import difflib
 import functools
 import importlib.util
 import re
@@ -24,6 +23,7 @@ import torch
 
 from tasks.base import VectorEnv
 from tasks.errors import TaskError
+from tasks.simulators.worker.errors import did_you_mean
 
 PYTHONS = ((3, 6), (3, 7), (3, 8))  # that Isaac Gym Preview 4 has a binding for
 CHECKOUT = "clone github.com/isaac-sim/IsaacGymEnvs and pip install -e it"
@@ -145,8 +145,7 @@ def config_file(name: str) -> str:
 
 def unknown_task(name: str, known: Iterable[str]) -> TaskError:
     """IsaacGymEnvs lacks a task of this name."""
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    hint = next((f"did you mean {k}? " for k in sorted(known) if [k.lower()] == near), "")
+    hint = did_you_mean(name, known)
     return TaskError(f"IsaacGymEnvs has no task {name!r}; {hint}known: {', '.join(sorted(known))}")
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import Step, VectorEnv
-from tasks.simulators.worker.errors import Mistake, blame
+from tasks.simulators.worker.errors import Mistake, blame, did_you_mean
 from tasks.simulators.worker.plugins import import_plugins
 from tasks.simulators.worker.serial import UNBOUNDED
 
@@ -202,8 +202,7 @@ def imported(name: str, here: str) -> str:
 
 def unknown_task(name: str, package: str, known: Sequence[str]) -> Mistake:
     """The package has registered no task of this name."""
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    hint = next((f"did you mean {k}? " for k in sorted(known) if [k.lower()] == near), "")
+    hint = did_you_mean(name, known)
     return Mistake(
         f"{package} has no task {name!r}; {hint}known: {', '.join(sorted(known))}; task=module:id imports the module "
         "that registers it"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 from typing import Any, Mapping
 
 import numpy as np
 
-from .errors import Mistake
+from .errors import Mistake, did_you_mean
 from .plugins import import_plugins
 from .serial import Actions, Outcome, Serial, Single, flat_dim
 
@@ -37,8 +36,7 @@ def _suite(name: str) -> Any:
     suite = _import_suite()
     known = {f"{domain}-{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-        hint = next((f"did you mean {k}? " for k in sorted(known) if [k.lower()] == near), "")
+        hint = did_you_mean(name, known)
         raise Mistake(
             f"the Control Suite has no task {name!r}; {hint}there are: {', '.join(sorted(known))}; or give "
             "task=module:function"

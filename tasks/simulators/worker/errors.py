@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
 from pathlib import Path
+from typing import Iterable
 
 
 class Mistake(ValueError):
@@ -12,6 +14,13 @@ class Mistake(ValueError):
 
 class Broke(Mistake):
     """Something of the user's own raised: its traceback goes to the worker's log."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """"did you mean <the nearest>? ", whatever the case; empty where nothing is near."""
+    names = {one.lower(): one for one in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
+    return f"did you mean {names[near[0]]}? " if near else ""
 
 
 def blame(what: str, error: BaseException) -> Broke:

@@ -214,7 +214,7 @@ def test_play_without_opengl_still_evaluates(run_copy):
     assert not (run_copy / "video.mp4").exists()
 
 
-PORTS = {"InvertedDoublePendulum-v5": ("gymnasium", "gym", 64), "dmc/acrobot-swingup": ("dm_control", "dmc", 8)}
+PORTS = {"InvertedDoublePendulum-v5": ("gymnasium", "gym", 64), "dmc/cartpole-balance": ("dm_control", "dmc", 8)}
 
 
 @pytest.mark.parametrize("task", PORTS)

@@ -22,15 +22,17 @@ METRIC = "metric/"  # before the name of a metric that it tells of
 class TaskEnv(VectorEnv):
     """N environments of `task` stepped by `simulator`. Made by `tasks.make`.
 
-    A step is a fixed sequence of tensor operations whatever the values: each step draws an episode's start for
-    every environment and a mask decides who takes it. What persists between steps lives in tensors that are
-    overwritten in place. So on a GPU what comes before the physics and what comes after are two graphs.
+    On a GPU a step is a fixed sequence of tensor operations whatever the values: each step draws an episode's start for
+    every environment and a mask decides who takes it. What persists between steps lives in tensors that are overwritten
+    in place. So what comes before the physics and what comes after are two graphs. On a CPU, where a look at a value
+    costs nothing, a step in which no episode ends draws no starts.
     """
 
     def __init__(self, name: str, task: Task, simulator: Simulator, seed: int | Sequence[int] = 0):
         self.name, self.task, self.simulator = name, task, simulator
         task.setup(simulator.model, simulator.device)
         self.num_envs, self.device = simulator.num_envs, simulator.device
+        self._looks = self.device.type == "cpu"
         self._border = Border(name, self.num_envs, task.dtype)
         self._border.sizes(task)
         self.obs_dim, self.action_dim, self.critic_obs_dim = task.obs_dim, task.action_dim, task.critic_obs_dim
@@ -94,9 +96,10 @@ class TaskEnv(VectorEnv):
             so_far, memory = one_more(*self.simulator.step(ctrl), action, memory, *so_far)
         state, diverged = self.simulator.step(ctrl)
         seen, step, ended, start = self._after(state, diverged, action, memory, *so_far)
-        self.simulator.reset(ended, start)
-        if looks(self.task) and (self.device.type != "cpu" or ended.any()):
-            seen, step = self._begun(self.simulator.state(), self._memory, seen, step, ended)
+        if start is not None:
+            self.simulator.reset(ended, start)
+            if looks(self.task):
+                seen, step = self._begun(self.simulator.state(), self._memory, seen, step, ended)
         self._seen = seen
         return step
 
@@ -127,15 +130,19 @@ class TaskEnv(VectorEnv):
 
     def _judge(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
-    ) -> tuple[Tensor, Step, Tensor, Start]:
-        """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin."""
+    ) -> tuple[Tensor, Step, Tensor, Start | None]:
+        """What comes after it: all that is seen now, the step, whose episodes ended, where the next ones begin.
+
+        That is None where a look said that none does.
+        """
         seen = self._observe(state, memory)
         reward, terminated, terms = self._judged(state, seen[:, : self.obs_dim], action, memory)
         if so_far:
             reward, diverged = so_far[0] + reward, so_far[1] | diverged
             terms = {name: so_far[2][name] + value for name, value in terms.items()}
-        # A sum is finite only if its terms are: the cheap way to find a row that is not.
-        diverged = diverged | ~torch.isfinite(seen.sum(1) + reward)
+        # A sum is finite only if its terms are, and less itself it is 0: the cheap way to find a row that is not.
+        total = seen.sum(1) + reward
+        diverged = diverged | (total - total != 0)
         self._progress += 1
         self._diverged += self._of_sets(diverged)
         valid = ~diverged
@@ -149,7 +156,11 @@ class TaskEnv(VectorEnv):
 
         # A diverged row has no successor; it must still be finite, for zero weight times NaN is NaN.
         following = torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0)
-        first, start = self._restart(ended, memory)
+        first = start = None
+        if not self._looks or ended.any():
+            first, start = self._restart(ended, memory)
+        else:
+            self._keep(memory)
         # With weights of 0 and 1 lerp is exact, and on a CPU three times as fast as where.
         seen = following if first is None else torch.lerp(following, first, ended.float()[:, None])
         obs, next_obs = seen[:, : self.obs_dim], following[:, : self.obs_dim]
@@ -191,6 +202,8 @@ class TaskEnv(VectorEnv):
 
         There are no first observations yet where the task wants the simulator's look at them.
         """
+        if self._looks:
+            self._sampler.draw_for(mask)
         start = self._starts(mask)
         self._border.begun(start, self.simulator.model)
         self._progress.masked_fill_(mask, 0)
@@ -207,6 +220,13 @@ class TaskEnv(VectorEnv):
                 self._memory[key].copy_(choice)
             else:  # the very first start says what there is to remember
                 self._memory[key] = value.clone()
+
+    def _keep(self, memory: dict[str, Tensor]) -> None:
+        """Remember `memory` everywhere."""
+        for key, value in memory.items():
+            mine = self._memory.setdefault(key, value)
+            if value is not mine:
+                mine.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

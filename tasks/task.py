@@ -54,6 +54,9 @@ class Sampler:
         """Numbers of mean 0 and deviation 1: (N, size) float32."""
         return torch.randn((self.num_envs, size), generator=self.generator, device=self.device)
 
+    def draw_for(self, mask: Tensor) -> None:
+        """From now on draw for the sets of environments of which one is in `mask`, (N,) bool; here there is one set."""
+
     @property
     def generators(self) -> list[torch.Generator]:
         return [self.generator]
@@ -72,6 +75,7 @@ class Samplers(Sampler):
     def __init__(self, num_envs: int, device: torch.device, seeds: Sequence[int]):
         self.num_envs, self.device = num_envs, device
         self.parts = [Sampler(num_envs // len(seeds), device, seed) for seed in seeds]
+        self.drawing = [True] * len(seeds)
 
     def uniform(self, low: float, high: float, size: int) -> Tensor:
         return self._drawn(torch.rand, size).mul_(high - low).add_(low)
@@ -80,11 +84,15 @@ class Samplers(Sampler):
         return self._drawn(torch.randn, size)
 
     def _drawn(self, draw: Callable[..., Tensor], size: int) -> Tensor:
-        """(N, size), each set's rows from its own generator."""
-        drawn = torch.empty(len(self.parts), self.num_envs // len(self.parts), size, device=self.device)
-        for part, rows in zip(self.parts, drawn.unbind()):
-            draw(rows.shape, generator=part.generator, out=rows)
+        """(N, size), each set's rows from its own generator; 0 in a set that draws nothing now."""
+        drawn = torch.zeros(len(self.parts), self.num_envs // len(self.parts), size, device=self.device)
+        for part, rows, draws in zip(self.parts, drawn.unbind(), self.drawing):
+            if draws:
+                draw(rows.shape, generator=part.generator, out=rows)
         return drawn.flatten(0, 1)
+
+    def draw_for(self, mask: Tensor) -> None:
+        self.drawing = mask.view(len(self.parts), -1).any(1).tolist()
 
     @property
     def generators(self) -> list[torch.Generator]:

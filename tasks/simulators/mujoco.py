@@ -59,15 +59,18 @@ class MujocoSimulator(ModelSimulator):
         if "cfrc_ext" in task.reads:
             outputs = {name: field.numpy() for name, field in self._outputs.items()}
             self._last = LastSubstep(self.batch, outputs, self.batch.nthread)
-        self._warnings = torch.from_numpy(self.batch.warning)
+        self._none_diverged = torch.zeros(num_envs, dtype=torch.bool)
         self._fields: dict[str, Tensor] = {}
         self._derives = False
 
     def step(self, ctrl: Tensor) -> tuple[State, Tensor]:
         self._ctrl.copy_(ctrl)
         self.advance()
-        diverged = self._warnings[:, _FATAL, 1].sum(1) > 0
-        self._warnings.zero_()
+        warned = self.batch.warning
+        if not warned.any():
+            return self.state(), self._none_diverged
+        diverged = torch.from_numpy(warned[:, _FATAL, 1].sum(1) > 0)
+        warned.fill(0)
         return self.state(), diverged
 
     def advance(self) -> None:

@@ -73,6 +73,18 @@ def test_end_on_the_last_step_is_terminated_and_not_truncated(slide):
     assert not step.truncated.any()
 
 
+def test_starts_are_drawn_in_steps_alone_in_which_an_episode_ends(slide):
+    env = slide(seed=[1, 2, 3])  # three sets of three environments, of which the very last has less far to the wall
+    env.task.wall = 0.35
+    env.simulator.batch.qpos[8, 0] = 0.2
+    drawn = []
+    for _ in range(4):
+        before = env.state_dict()["generator"]
+        env.step(still(env))
+        drawn.append((env.state_dict()["generator"] != before).any(1).tolist())
+    assert drawn == [[False] * 3, [False, False, True], [False] * 3, [True] * 3]
+
+
 def test_each_environment_ends_by_itself(slide):
     env = slide(wall=0.35)
     env.simulator.batch.qpos[:, 0] = [0.0, 0.1, 0.2]

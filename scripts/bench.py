@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 from pql import cli
 from pql.config import key
@@ -23,7 +24,9 @@ class SimOptions:
     num_envs: List[int] = key([64, 256, 1024, 4096], "environments stepped together")  # noqa: UP006
     sim: str = key("auto", "simulator; auto: the best that runs here")
     device: str = key("auto", "auto, cpu, cuda")
-    seconds: float = key(4.0, "of measurement for each line, half of it for each side")
+    threads: Optional[int] = key(None, "of the simulator; null: all cores")  # noqa: UP045
+    loop: bool = key(False, "of ports: also the original, one environment in a Python loop")
+    seconds: float = key(4.0, "of measurement for each line, shared by its sides")
     out: str = key("", "also write this JSON file, row by row")
 
 
@@ -36,20 +39,26 @@ class CurvesOptions:
 
 def sim(argv: list[str]) -> int:
     """Environment steps per second of tasks, against the bare physics stepped alone in the same run."""
+    os.environ.setdefault("MUJOCO_GL", "disable")  # or dm_control looks for a window, and says that there is none
     import tasks
     from tasks.bench import bench_sim
 
     options = cli.parse(argv, SimOptions, "scripts/bench.py sim [key=value ...]")
-    rows = []
-    print(f"{'task':<12} {'envs':>6} {'env steps/s':>12} {'bare physics':>13} {'ratio':>6}")
-    for name in options.tasks or tasks.list():
+    names, rows = options.tasks or tasks.list(), []
+    wide = max(map(len, [*names, "task"])) + 1
+    loop = f" {'in a loop':>10} {'ratio':>6}" * options.loop
+    print(f"{'task':<{wide}} {'envs':>6} {'env steps/s':>12} {'bare physics':>13} {'ratio':>6}{loop}")
+    for name in names:
         for num_envs in options.num_envs:
-            row = bench_sim(name, num_envs, options.seconds, sim=options.sim, device=options.device)
+            made = {"sim": options.sim, "device": options.device, "threads": options.threads}
+            row = bench_sim(name, num_envs, options.seconds, loop=options.loop, **made)
             rows.append(row)
             if options.out:
                 _write(options.out, rows)
             rates = f"{row['env_steps_per_s']:>12.0f} {row['physics_steps_per_s']:>13.0f} {row['ratio']:>6.2f}"
-            print(f"{name:<12} {num_envs:>6} {rates}", flush=True)
+            if options.loop:
+                rates += f" {row['loop_steps_per_s']:>10.0f} {row['loop_ratio']:>6.1f}"
+            print(f"{name:<{wide}} {num_envs:>6} {rates}", flush=True)
     return 0
 
 

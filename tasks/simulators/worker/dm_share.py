@@ -18,9 +18,9 @@ def make_share(name: str, options: dict[str, Any], seed: int, plugins: list[str]
     import_plugins(plugins)
     options = dict(options)
     limit = options.pop("max_episode_steps", None)
-    load = _factory(name) if ":" in name else _suite(name)
+    make = _factory(name) if ":" in name else load(name)
     seeds = iter(range(seed + first, seed + first + num_envs))
-    return Serial(name, lambda: DmEnv(name, load(next(seeds), options), limit), num_envs, first, seed)
+    return Serial(name, lambda: DmEnv(name, make(next(seeds), options), limit), num_envs, first, seed)
 
 
 def _factory(name: str) -> Any:
@@ -32,7 +32,8 @@ def _factory(name: str) -> Any:
     return lambda seed, options: found(seed=seed, **options)
 
 
-def _suite(name: str) -> Any:
+def load(name: str) -> Any:
+    """What makes a task of the suite, "<domain>-<task>", of a seed and options. Raises Mistake."""
     suite = _import_suite()
     known = {f"{domain}-{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in known:
@@ -42,11 +43,11 @@ def _suite(name: str) -> Any:
             "task=module:function"
         )
 
-    def load(seed: int, options: dict[str, Any]) -> Any:
+    def make(seed: int, options: dict[str, Any]) -> Any:
         task = {key: value for key, value in options.items() if key != "environment_kwargs"}
         return suite.load(*known[name], {**task, "random": seed % 2**32}, options.get("environment_kwargs"))
 
-    return load
+    return make
 
 
 def _import_suite() -> Any:

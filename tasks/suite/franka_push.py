@@ -71,6 +71,10 @@ class FrankaPush(Franka):
         where = tip, cube - tip, state.qpos[:, 10:], state.qvel[:, 7:], memory["goal"] - cube[:, :2]
         return torch.cat((state.qpos[:, :7], state.qvel[:, :7], *where), dim=1)
 
+    def shown(self, memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        goal = memory["goal"]
+        return {"mocap_pos": torch.cat((goal, torch.zeros_like(goal[:, :1])), dim=1)[:, None]}
+
     def judge(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Ingenuity(Task):
     obs_dim, action_dim, max_episode_steps = 13, 6, 2000
     clip_obs = 5.0
     ceiling = 14000.0  # not reached: each way takes a second or two, and some targets can't be reached
-    camera = {"distance": 3.0, "azimuth": 130.0, "elevation": -15.0, "height": 0.0}  # noqa: RUF012
+    camera = {"distance": 5.0, "azimuth": 130.0, "elevation": -8.0, "height": 1.4}  # noqa: RUF012
     tracked_body = "chassis"
     targets, every = 4, 500  # of an episode; steps to each
 
@@ -67,6 +67,9 @@ class Ingenuity(Task):
         quat, spin = state.qpos[:, 3:7], rotations.to_world(rotations.matrix(state.qpos[:, 3:7]), state.qvel[:, 3:6])
         way = (memory["target"] - state.qpos[:, :3]) / 3
         return torch.cat((way, quat[:, 1:], quat[:, :1], state.qvel[:, :3] / 2, spin / math.pi), dim=1)
+
+    def shown(self, memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"mocap_pos": memory["target"][:, None]}
 
     def judge(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]

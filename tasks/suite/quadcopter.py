@@ -33,7 +33,7 @@ class Quadcopter(Task):
     obs_dim, action_dim, max_episode_steps = 21, 12, 500
     clip_obs = 5.0
     ceiling = 1500.0  # not reached: the way to the target takes a second
-    camera = {"distance": 2.2, "azimuth": 130.0, "elevation": -15.0, "height": 1.0}  # noqa: RUF012
+    camera = {"distance": 4.0, "azimuth": 130.0, "elevation": -15.0, "height": 1.0}  # noqa: RUF012
     hinge_speed, thrust_speed = 8 * math.pi, 200.0  # rad/s and N/s at full action
 
     def mjcf(self) -> str:

@@ -37,6 +37,34 @@ def test_robot_is_lit_and_in_the_middle_of_the_picture(name):
     assert abs(np.median(columns) - 160) < 80
 
 
+OURS = ["AllegroHand", "Ant", "Anymal", "BallBalance", "Cartpole"]
+OURS += ["FrankaCubeStack", "FrankaPush", "Humanoid", "Ingenuity", "Quadcopter", "ShadowHand"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_camera_sees_the_robot_wherever_it_begins(name):
+    env = tasks.make(name, 8, seed=1)
+    env.render(160, 120)
+    scene = env.simulator._renderer
+    scene._renderer.enable_segmentation_rendering()
+    moves = scene._model.body_weldid[scene._model.geom_bodyid] > 0  # (ngeom,)
+    moves &= scene._model.body_mocapid[scene._model.geom_bodyid] < 0
+    for index in range(8):
+        number, kind = np.moveaxis(env.render(160, 120, index), 2, 0)
+        seen = (kind == 5) & moves[number]  # mjOBJ_GEOM
+        assert seen.sum() > 8, index
+
+
+@pytest.mark.parametrize("name", ["AllegroHand", "FrankaPush", "Ingenuity", "ShadowHand"])
+def test_picture_shows_the_goal_of_its_environment(name):
+    env = tasks.make(name, 2, seed=1)
+    before = env.render(160, 120)
+    (key,) = env.task.shown(env._memory)
+    shown = env.task.shown
+    env.task.shown = lambda memory: {key: shown(memory)[key].flip(0)}  # the other environment's
+    assert (env.render(160, 120) != before).any()
+
+
 def test_camera_follows_a_robot_that_has_run_away():
     env = tasks.make("Ant", 1)
     near = orange(env.render(160, 120)).sum()

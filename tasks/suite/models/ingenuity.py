@@ -6,7 +6,7 @@ alone are left out, as their meshes are. (NASA's weighs 1.8 kg.)
 
 from __future__ import annotations
 
-from tasks.suite.models.scene import block, compose
+from tasks.suite.models.scene import block, compose, target
 
 GRAVITY = 3.721  # m/s^2
 MAX_THRUST = 20.0  # N, of each of two, down as well as up; the whole weighs 5.58 N
@@ -26,12 +26,13 @@ def _rotor(number: int) -> str:
 
 
 def mjcf(timestep: float = 0.005) -> str:
-    """MJCF text: a free chassis; forces (N) of rotor_0 (lower) and rotor_1 along their x, y and z."""
+    """MJCF text: a free chassis; forces (N) of rotor_0 (lower) and rotor_1 along their x, y and z; a target to see."""
     world = f"""
     <body name="chassis" pos="0 0 1">
       <freejoint name="root"/>
-      <geom type="box" size=".06 .06 .06" density="50" material="accent"/>{"".join(map(_rotor, range(2)))}
+      <geom type="box" size=".06 .06 .06" density="50" material="pale"/>{"".join(map(_rotor, range(2)))}
     </body>"""
+    world += target('type="sphere" size=".07" material="accent"')
     motors = []
     for number in range(2):
         for axis, most in (("x", LATERAL), ("y", LATERAL), ("z", 1.0)):

@@ -54,6 +54,14 @@ def compose(name: str, world: str, extra: str, default: str, timestep: float, ma
     ).strip()
 
 
+def target(geom: str) -> str:
+    """MJCF of a body "target" that nothing touches, with a geom of these attributes: `Task.shown` puts it somewhere."""
+    return f"""
+    <body name="target" mocap="true">
+      <geom {geom} contype="0" conaffinity="0" mass="0"/>
+    </body>"""
+
+
 def block(tag: str, lines: list[str]) -> str:
     """One MJCF element around others."""
     return "\n".join([f"  <{tag}>", *(f"    {line}" for line in lines), f"  </{tag}>"])

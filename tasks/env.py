@@ -93,7 +93,7 @@ class TaskEnv(VectorEnv):
         ctrl, action, memory = self._before()
         so_far = ()
         for one_more in self._between:
-            so_far, memory = one_more(*self.simulator.step(ctrl), action, memory, *so_far)
+            ctrl, memory, so_far = one_more(*self.simulator.step(ctrl), action, memory, *so_far)
         state, diverged = self.simulator.step(ctrl)
         seen, step, ended, start = self._after(state, diverged, action, memory, *so_far)
         if start is not None:
@@ -107,10 +107,14 @@ class TaskEnv(VectorEnv):
         """What of a step comes before the physics: controls, the action taken, what the task remembers by now."""
         memory = dict(self._memory)
         action = self._action.clamp(-1.0, 1.0)
+        return self._commanded(action, memory), action, memory
+
+    def _commanded(self, action: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Controls, (N, nu). Raises TaskError."""
         ctrl = self.task.control(action, memory)
         declared = f"{self._actuators} actuators (action_dim = {self.action_dim} was declared)"
         rule = f"the model has {declared}, so controls must be ({self.num_envs}, {self._actuators})"
-        return self._border.floating("control", ctrl, self._actuators, rule, any_float=True), action, memory
+        return self._border.floating("control", ctrl, self._actuators, rule, any_float=True)
 
     def _judged(
         self, state: State, obs: Tensor, action: Tensor, memory: dict[str, Tensor]
@@ -122,11 +126,12 @@ class TaskEnv(VectorEnv):
 
     def _sum(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
-        """What comes between the control steps of an action that lasts: rewards so far and who diverged so far."""
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Any, ...]]:
+        """What comes between the control steps of an action that lasts: new controls, and rewards and who diverged."""
         reward, _, terms = self._judged(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
-        earlier, before, sums = so_far or (0.0, False, dict.fromkeys(terms, 0.0))
-        return (earlier + reward, diverged | before, {name: sums[name] + terms[name] for name in terms}), memory
+        if so_far:
+            reward, diverged, terms = so_far[0] + reward, so_far[1] | diverged, _summed(so_far[2], terms)
+        return self._commanded(action, memory), memory, (reward, diverged, terms)
 
     def _judge(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
@@ -138,8 +143,7 @@ class TaskEnv(VectorEnv):
         seen = self._observe(state, memory)
         reward, terminated, terms = self._judged(state, seen[:, : self.obs_dim], action, memory)
         if so_far:
-            reward, diverged = so_far[0] + reward, so_far[1] | diverged
-            terms = {name: so_far[2][name] + value for name, value in terms.items()}
+            reward, diverged, terms = so_far[0] + reward, so_far[1] | diverged, _summed(so_far[2], terms)
         # A sum is finite only if its terms are, and less itself it is 0: the cheap way to find a row that is not.
         total = seen.sum(1) + reward
         diverged = diverged | (total - total != 0)
@@ -269,6 +273,11 @@ class TaskEnv(VectorEnv):
 
     def close(self) -> None:
         self.simulator.close()
+
+
+def _summed(earlier: dict[str, Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `judge` told of so far and now: sums of the reward's parts, metrics as they are now."""
+    return {name: earlier[name] + now if name.startswith(PARTS) else now for name, now in terms.items()}
 
 
 def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:

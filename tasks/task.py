@@ -130,7 +130,7 @@ class Task(ABC):
     ceiling: float | None = None  # a bound on the episode return that the reward's formula gives
     reference_return: float | None = None  # a return known from public results of other learners
     simulators: tuple[str, ...] = ("mujoco", "mujoco_warp")
-    action_repeat: int = 1  # control steps that an action lasts; their rewards are summed
+    action_repeat: int = 1  # control steps that an action lasts, `control` called for each; their rewards are summed
     draws: bool = False  # starts are drawn one by one, by `draw` in place of `reset`
     episode_fields: tuple[str, ...] = ()  # fields of MjModel that `draw` writes to
     # A free camera, or the name or number of one of the model's.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.errors import TaskError
 from tasks.suite.franka import Franka
 from tasks.suite.models import franka, franka_push
 from tasks.task import Sampler, Start, State
@@ -18,23 +19,35 @@ class FrankaPush(Franka):
 
     Papers on value-based RL have a task of this name on Isaac Gym; IsaacGymEnvs has none and no text of theirs says
     how it is paid, so that returns are not to be compared. What is here of the source's is FrankaCubeStack's robot,
-    rate (60 Hz) and manner of control.
+    rate (60 Hz) and manner of control; but an action lasts three control steps, for in a sixtieth of a second a hand
+    does too little for a critic to see what it was good for.
 
     Observation (32): 7 joint angles; their velocities; fingertips; cube from there; the cube's quaternion, velocity
     and angular velocity (MuJoCo's conventions); goal (x, y) from the cube.
     Action (3): a force of up to 25 N at the fingertips, against a damping of 40 N s/m, so .6 m/s at most; a spring of
     20 N m/rad and a damper of 3 N m s/rad keep the fingers upright. Torques are the transposed Jacobian's.
-    Reward: .2 (1 - tanh(5 |fingertips - cube|)) + (1 - tanh(5 d)) + [d < .03], with d the cube's distance from the
-    goal on the floor (m). Nothing terminates; an episode is 240 steps (4 s). Cube and goal begin in x .4 to .6,
-    y -.2 to .2, independently; joints within .05 rad of a pose over the middle.
-    `memory`: "goal" (2); "bias" (7), torques whatever the action, and "pull" (7, 3), torques for each action.
+    Reward of each control step: .5 (1 - tanh(2 |fingertips - cube|)) + (1 - tanh(2.5 d)) + [d < .03], with d the
+    cube's distance from the goal on the floor (m). Nothing terminates; an episode is 360 control steps (6 s). Cube and
+    goal begin in x .4 to .6, y -.2 to .2, independently; joints within .05 rad of a pose over the middle.
+    `memory`: "goal" (2); "steps" of control taken; "bias" (7), torques whatever the action, and "pull" (7, 3), torques
+    for each action.
+    Metric: pushed, whether the cube is at the goal as an episode ends; within one it is NaN.
+
+    Args:
+        action_repeat: control steps that an action lasts, a divisor of 360.
     """
 
-    obs_dim, action_dim, max_episode_steps = 32, 3, 240
-    ceiling = 528.0  # not reached: cube and goal are some 25 cm apart at first
+    obs_dim, action_dim = 32, 3
+    control_steps = 360  # of an episode
+    ceiling = 900.0  # not reached: cube and goal are some 25 cm apart at first
     camera = {"distance": 1.7, "azimuth": 140.0, "elevation": -25.0, "height": 0.25}  # noqa: RUF012
     force, damping, spring, twist_damping = 25.0, 40.0, 20.0, 3.0
     near = 0.03  # m from the goal that count as there
+
+    def __init__(self, action_repeat: int = 3):
+        if isinstance(action_repeat, bool) or action_repeat < 1 or self.control_steps % action_repeat:
+            raise TaskError(f"action_repeat={action_repeat}: must divide the {self.control_steps} steps of an episode")
+        self.action_repeat, self.max_episode_steps = action_repeat, self.control_steps // action_repeat
 
     def mjcf(self) -> str:
         return franka_push.mjcf()
@@ -52,7 +65,8 @@ class FrankaPush(Franka):
         height, none = torch.full_like(half, franka_push.SIDE / 2 - franka.SUNK), torch.zeros_like(half)
         cube = ahead[:, :1], aside[:, :1], height, half.cos(), none, none, half.sin()
         qpos = torch.cat((arm, *cube), dim=1)
-        return Start(qpos, qpos.new_zeros(len(qpos), 13), {"goal": torch.stack((ahead[:, 1], aside[:, 1]), dim=1)})
+        goal = torch.stack((ahead[:, 1], aside[:, 1]), dim=1)
+        return Start(qpos, qpos.new_zeros(len(qpos), 13), {"goal": goal, "steps": torch.zeros_like(half[:, 0])})
 
     def begin(self, state: State) -> dict[str, Tensor]:
         hand = self.hand(state)
@@ -81,5 +95,8 @@ class FrankaPush(Franka):
         memory.update(self.begin(state))
         away = obs[:, 17:20].norm(dim=1)
         distance = obs[:, 30:].norm(dim=1)
-        reward = 0.2 * (1 - torch.tanh(5 * away)) + (1 - torch.tanh(5 * distance)) + (distance < self.near)
-        return reward, torch.zeros_like(reward, dtype=torch.bool)
+        there = distance < self.near
+        reward = 0.5 * (1 - torch.tanh(2 * away)) + (1 - torch.tanh(2.5 * distance)) + there
+        memory["steps"] = memory["steps"] + 1
+        memory["metric/pushed"] = torch.where(memory["steps"] >= self.control_steps, there.float(), math.nan)
+        return reward, torch.zeros_like(there)

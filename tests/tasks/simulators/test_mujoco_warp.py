@@ -119,7 +119,7 @@ STEP = {
     "BallBalance": (1.2e-6, 2e-6, 8e-4),
     "Cartpole": (4e-7, 2e-6, 8e-6),
     "FrankaCubeStack": (1e-6, 4e-7, 2e-6),
-    "FrankaPush": (1.5e-5, 1e-6, 5e-3),
+    "FrankaPush": (3e-5, 6e-6, 6e-3),
     "Humanoid": (9e-5, 2e-4, 4e-3),
     "Ingenuity": (8e-7, 3e-6, 1.2e-6),
     "Quadcopter": (3e-6, 2e-5, 1.5e-4),

@@ -188,7 +188,7 @@ def test_cube_on_the_floor_stays_where_friction_holds_it_and_slides_where_it_doe
 
 
 def test_push_equals_a_slow_recomputation_from_plain_mujoco(single, actions):
-    env = tasks.make("FrankaPush", 2, seed=4)
+    env = tasks.make("FrankaPush", 2, seed=4, action_repeat=1)
     robots, goals = [single(env, index) for index in range(2)], env._memory["goal"].numpy().copy()
     for raw in actions(env, 60):
         before = [(robot.data.qpos.copy(), robot.data.qvel.copy()) for robot in robots]
@@ -214,5 +214,46 @@ def test_push_equals_a_slow_recomputation_from_plain_mujoco(single, actions):
             obs = [*data.qpos[:7], *data.qvel[:7], *tip, *(cube - tip), *data.qpos[10:], *data.qvel[7:], *to_goal]
             np.testing.assert_allclose(step.next_obs[index], obs, atol=1e-5)
             away, distance = np.linalg.norm(cube - tip), np.linalg.norm(to_goal)
-            reward = 0.2 * (1 - math.tanh(5 * away)) + 1 - math.tanh(5 * distance) + (distance < 0.03)
+            reward = 0.5 * (1 - math.tanh(2 * away)) + 1 - math.tanh(2.5 * distance) + (distance < 0.03)
             assert float(step.reward[index]) == pytest.approx(reward, abs=1e-5)
+
+
+def test_an_action_of_a_push_lasts_three_control_steps_each_with_torques_of_its_own():
+    env, plain = (tasks.make("FrankaPush", 4, seed=5, action_repeat=repeat) for repeat in (3, 1))
+    source, pushed = torch.Generator().manual_seed(0), []
+    for _ in range(120):
+        action = torch.rand(4, 3, generator=source) * 2 - 1
+        step, plains = env.step(action), [plain.step(action) for _ in range(3)]
+        torch.testing.assert_close(step.reward, sum(one.reward for one in plains))
+        assert torch.equal(step.next_obs, plains[-1].next_obs)
+        assert torch.equal(step.truncated, plains[-1].truncated)
+        pushed.append((step.info["pushed"], plains[-1].info["pushed"]))
+    assert all(torch.isnan(one).all() and torch.isnan(other).all() for one, other in pushed[:-1])
+    assert step.truncated.all() and torch.equal(*pushed[-1])
+    with pytest.raises(tasks.TaskError, match="must divide the 360 steps"):
+        tasks.make("FrankaPush", 2, action_repeat=7)
+
+
+def push(obs):
+    """A hand-written policy: over a point behind the cube, down, and on to the goal."""
+    tip, cube = obs[:, 14:17], obs[:, 14:17] + obs[:, 17:20]
+    way = obs[:, 30:]
+    ahead = torch.nn.functional.normalize(way, dim=1)
+    from_cube = (tip - cube)[:, :2]
+    along = (from_cube * ahead).sum(1, keepdim=True)
+    aside = from_cube - along * ahead
+    behind = (along < -0.045) & (aside.norm(dim=1, keepdim=True) < 0.02)
+    low = behind & (tip[:, 2:] < 0.06)
+    place = torch.where(low, 3 * way.clamp(-0.03, 0.03) - aside, -from_cube - 0.075 * ahead)
+    height = torch.where(behind, 0.03, 0.12) - tip[:, 2:]
+    arrived = way.norm(dim=1, keepdim=True) < 0.012
+    return torch.cat((torch.where(arrived, 0.0, 12 * place), 12 * height), dim=1)
+
+
+def test_a_hand_written_policy_pushes_most_cubes_to_their_goals():
+    env = tasks.make("FrankaPush", 32, seed=2)
+    obs = env.reset()
+    for _ in range(120):
+        step = env.step(push(obs).clamp(-1, 1))
+        obs = step.obs
+    assert step.info["pushed"].mean() > 0.5

@@ -201,6 +201,12 @@ class Task(ABC):
         return {}
 
 
+def told(parts: dict[str, Tensor], memory: dict[str, Tensor]) -> Tensor:
+    """The sum of a reward's parts, (N,) each, of which the log is told by their names."""
+    memory.update({f"reward/{name}": part for name, part in parts.items()})
+    return torch.stack(list(parts.values())).sum(0)
+
+
 def looks(task: Task) -> bool:
     """Whether a first observation takes MuJoCo's look at the start: the task sees more of it than qpos and qvel."""
     return bool(task.reads) or task.stage != "none"

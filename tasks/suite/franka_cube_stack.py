@@ -11,7 +11,7 @@ from torch import Tensor
 import tasks.rotations as rotations
 from tasks.suite.franka import Franka, inertia, solve
 from tasks.suite.models import franka, franka_cube_stack
-from tasks.task import Sampler, Start, State
+from tasks.task import Sampler, Start, State, told
 
 _TRIES = 16  # a place for cube A: all too close to B once in ten million starts
 
@@ -117,4 +117,6 @@ class FrankaCubeStack(Franka):
         near = torch.maximum(1 - torch.tanh(10 * away.mean(1)), aligned)
         stacked = other[:, :2].norm(dim=1) < 0.02
         stacked = stacked & ((height - side_b - side_a / 2).abs() < 0.02) & (away[:, 0] > 0.04)
-        return torch.where(stacked, 16.0, 0.1 * near + 1.5 * lifted + 2 * aligned), stacked
+        parts = {"near": 0.1 * near, "lifted": 1.5 * lifted, "aligned": 2 * aligned}
+        parts = {name: torch.where(stacked, 0.0, part) for name, part in parts.items()}
+        return told({**parts, "stacked": 16.0 * stacked}, memory), stacked

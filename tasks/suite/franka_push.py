@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.errors import TaskError
 from tasks.suite.franka import Franka
 from tasks.suite.models import franka, franka_push
-from tasks.task import Sampler, Start, State
+from tasks.task import Sampler, Start, State, told
 
 
 class FrankaPush(Franka):
@@ -96,7 +96,7 @@ class FrankaPush(Franka):
         away = obs[:, 17:20].norm(dim=1)
         distance = obs[:, 30:].norm(dim=1)
         there = distance < self.near
-        reward = 0.5 * (1 - torch.tanh(2 * away)) + (1 - torch.tanh(2.5 * distance)) + there
+        reach, push = 0.5 * (1 - torch.tanh(2 * away)), 1 - torch.tanh(2.5 * distance)
         memory["steps"] = memory["steps"] + 1
         memory["metric/pushed"] = torch.where(memory["steps"] >= self.control_steps, there.float(), math.nan)
-        return reward, torch.zeros_like(there)
+        return told({"reach": reach, "push": push, "there": there.float()}, memory), torch.zeros_like(there)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import tasks.rotations as rotations
 from tasks.errors import TaskError
-from tasks.task import Sampler, Start, State, Task
+from tasks.task import Sampler, Start, State, Task, told
 
 _WORD = 1 << 32
 
@@ -149,8 +149,7 @@ class InHand(Task):
         memory["hit"], memory["goals"] = hit, memory["goals"] + hit
         over = fallen | (memory["steps"] >= self.max_episode_steps)
         memory["metric/consecutive_successes"] = torch.where(over, memory["goals"], math.nan)
-        memory.update({f"reward/{name}": value for name, value in parts.items()})
-        return torch.stack(list(parts.values())).sum(0), fallen
+        return told(parts, memory), fallen
 
 
 def turned(drawn: Tensor) -> Tensor:

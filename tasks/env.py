@@ -129,9 +129,10 @@ class TaskEnv(VectorEnv):
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Any, ...]]:
         """What comes between the control steps of an action that lasts: new controls, and rewards and who diverged."""
         reward, _, terms = self._judged(state, self._observe(state, memory)[:, : self.obs_dim], action, memory)
-        if so_far:
-            reward, diverged, terms = so_far[0] + reward, so_far[1] | diverged, _summed(so_far[2], terms)
-        return self._commanded(action, memory), memory, (reward, diverged, terms)
+        earlier, before, parts = so_far or (0.0, False, {})
+        # Sums, of the first too: what a simulator returns may lie in the same memory every time.
+        so_far = earlier + reward, diverged | before, _summed(parts, terms)
+        return self._commanded(action, memory), memory, so_far
 
     def _judge(
         self, state: State, diverged: Tensor, action: Tensor, memory: dict[str, Tensor], *so_far: Any
@@ -143,7 +144,8 @@ class TaskEnv(VectorEnv):
         seen = self._observe(state, memory)
         reward, terminated, terms = self._judged(state, seen[:, : self.obs_dim], action, memory)
         if so_far:
-            reward, diverged, terms = so_far[0] + reward, so_far[1] | diverged, _summed(so_far[2], terms)
+            earlier, before, parts = so_far
+            reward, diverged, terms = earlier + reward, diverged | before, {**terms, **_summed(parts, terms)}
         # A sum is finite only if its terms are, and less itself it is 0: the cheap way to find a row that is not.
         total = seen.sum(1) + reward
         diverged = diverged | (total - total != 0)
@@ -276,8 +278,8 @@ class TaskEnv(VectorEnv):
 
 
 def _summed(earlier: dict[str, Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `judge` told of so far and now: sums of the reward's parts, metrics as they are now."""
-    return {name: earlier[name] + now if name.startswith(PARTS) else now for name, now in terms.items()}
+    """The parts of the reward among `terms`, added to those of earlier control steps; metrics are the last one's."""
+    return {name: earlier.get(name, 0.0) + now for name, now in terms.items() if name.startswith(PARTS)}
 
 
 def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,21 @@ def test_starts_are_drawn_in_steps_alone_in_which_an_episode_ends(slide):
     assert drawn == [[False] * 3, [False, False, True], [False] * 3, [True] * 3]
 
 
+def test_whoever_diverged_in_any_control_step_of_an_action_is_no_transition(monkeypatch):
+    env = tasks.make("FrankaPush", 3)
+    step, same, calls = env.simulator.step, torch.zeros(3, dtype=torch.bool), []
+
+    def diverges_at_first(ctrl):
+        same.copy_(torch.tensor([False, not calls, False]))
+        calls.append(1)
+        return step(ctrl)[0], same
+
+    monkeypatch.setattr(env.simulator, "step", diverges_at_first)
+    found = env.step(still(env))
+    assert len(calls) == 3
+    assert found.valid.tolist() == [True, False, True] and found.truncated.tolist() == [False, True, False]
+
+
 def test_each_environment_ends_by_itself(slide):
     env = slide(wall=0.35)
     env.simulator.batch.qpos[:, 0] = [0.0, 0.1, 0.2]

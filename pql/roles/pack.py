@@ -237,6 +237,7 @@ class Learners:
 
     def try_losses(self) -> None:
         """Every loss once, forward and backward, on nothing: raises whatever vmap can't do of an algorithm."""
+        torch.vmap(lambda words: words.view(torch.int32))(torch.zeros(1, 1))  # so rings are read; torch 2.4 can't
         first, size = self.first, (len(self.learners), self.first.cfg.batch_size)
         for stage in first.stages:
             blank = Rows(*(part.expand(size[0], *part.shape) for part in first.replay.blank(size[1], first.device)))

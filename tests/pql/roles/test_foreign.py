@@ -102,7 +102,7 @@ def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leav
     assert (summary["status"], summary["invalid_transitions"]) == ("completed", 0)
     assert summary["utd"] == pytest.approx(summary["utd_requested"], rel=0.01)
     found = read_metrics(run_dir / "metrics.jsonl")
-    assert len([line for line in found if "eval_return" in line]) >= 2
+    assert any("eval_return" in line for line in found)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # the simulation works in a folder of its own
     assert config.read(run_dir / "config.yaml", trust=True).task.cfg == {"episode_length_s": 4.0}
 

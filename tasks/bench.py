@@ -32,9 +32,9 @@ def bench_sim(
 
     Short windows of both alternate, so that a neighbour's load or a changing clock hits both alike: the ratio of
     each adjacent pair is kept and their median reported. The bare physics starts each of its windows from the
-    environments' current states and controls, and takes the same substeps, without observation, reward or reset.
-    Actions are random and drawn beforehand. With `loop` a third side is the original of a port, one environment from
-    `gymnasium.make` or `dm_control.suite.load`, stepped and reset in Python as its users do.
+    environments' current states and controls, and takes the substeps of an action, without observation, reward or
+    reset. Actions are random and drawn beforehand. With `loop` a third side is the original of a port, one environment
+    from `gymnasium.make` or `dm_control.suite.load`, stepped and reset in Python as its users do.
 
     Args:
         task: a registered task; `options` go to `tasks.make`.
@@ -75,6 +75,10 @@ def _bench(
     def step() -> None:
         env.step(actions[next(turn) % len(actions)])
 
+    def physics() -> None:
+        for _ in range(env.task.action_repeat):
+            simulator.advance()
+
     for _ in range(warmup_steps):
         step()
     env_rates, physics_rates, loop_rates = [], [], []
@@ -82,7 +86,7 @@ def _bench(
     while not env_rates or time.perf_counter() < finish:
         env_rates.append(_rate(step, window, device) * num_envs)
         state = simulator.state_dict()
-        physics_rates.append(_rate(simulator.advance, window, device) * num_envs)
+        physics_rates.append(_rate(physics, window, device) * num_envs)
         simulator.load_state_dict(state)
         if original is not None:
             loop_rates.append(_rate(original, window, torch.device("cpu")))

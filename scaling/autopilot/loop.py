@@ -268,6 +268,9 @@ def _describe(options: Options, first: rounds.Round) -> None:
     print(f"round 1: {first.why}: {len(first)} runs")
     for keys, values in first.axes.items():
         print(f"  {keys}: {', '.join(map(str, values))}")
+    cost = first.cost(options.unit)
+    if cost is not None:
+        print(f"  {cost:.4g} {options.unit} at most, of {options.amount:.4g}")
     print(f"then up to {options.rounds - 1} rounds more, until the steps to {options.target:g} are known to a factor of"
           f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")  # fmt: skip
     print("then one run at the cheapest ratio, with what is left")

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         cfgs = config.load_each(argv)
         try:
             summaries = [train(cfgs[0])] if len(cfgs) == 1 else train_side_by_side(cfgs)
-        except RoleFailed as error:
+        except (RoleFailed, FloatingPointError) as error:  # learning or a simulation diverged in this process
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -213,8 +214,9 @@ def _saved_config(given: dict[str, Any]) -> DictConfig | None:
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
-    # a launcher may have begun to log there, or a start was cut off as it wrote its first file: no run yet
-    if all(p.suffix == ".log" or p.name.startswith(".config.yaml.") for p in path.iterdir()):
+    # a launcher may have begun to log there, or a start was cut off, killed or by a full disk, as it wrote its first
+    # files: no run yet
+    if all(p.suffix == ".log" or p.name.startswith((".config.yaml.", "settings.jsonl")) for p in path.iterdir()):
         return None
     if not resume:
         raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
@@ -228,7 +230,8 @@ def _raw(path: Path) -> DictConfig:
     try:
         cfg = OmegaConf.load(path)
     except Exception as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        mend = "copy it anew from where the run came from, or name another run_dir"
+        raise UserError(f"cannot read {path} ({_first_line(error)}): {mend}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
         raise UserError(f"{path} is no configuration of a run: it names no algorithm")
     if any("${" in text for text in _texts(OmegaConf.to_container(cfg, resolve=False))):
@@ -374,6 +377,8 @@ def _resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
     if "algo.utd" in given:
         a.critic_updates_per_step = None
     if a.critic_updates_per_step is None:
+        if a.utd is not None and not 0 < a.utd < math.inf:
+            raise UserError(f"algo.utd={a.utd}: must be a finite number greater than 0")
         if a.utd is None:
             raise UserError("give algo.critic_updates_per_step or algo.utd")
         a.critic_updates_per_step = a.utd * cfg.num_envs

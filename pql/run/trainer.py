@@ -110,11 +110,7 @@ def go_on(
         return complete(monitor, evaluation.play(env, evaluation.random_policy(env, cfg.seed)))
     except (KeyboardInterrupt, Exception) as error:
         fail(monitor, error)
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise RoleFailed(
-                f"{error.filename or cfg.run_dir}: {error.strerror}; the newest good checkpoint stays: make room, then "
-                f"go on with resume=true run_dir={cfg.run_dir}"
-            ) from error
+        demand_room(error, run_dir=cfg.run_dir)
         raise
     finally:
         if monitor.writer is not None:
@@ -183,6 +179,19 @@ def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
         with suppress(OSError):  # the first error is the one to tell
             return monitor.summary("failed", reason=reason)
     return {"status": "failed", "reason": reason}
+
+
+def demand_room(error: BaseException, run_dir: Path | str, words: str = "") -> None:
+    """Raises RoleFailed where an error is that of a full disk, and says how to go on.
+
+    Args:
+        words: to go on with; by default those of the one run in `run_dir`.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        go_on = f"go on with {words or f'resume=true run_dir={run_dir}'}"
+        saved = (Path(run_dir) / "config.yaml").exists()
+        what = f"the newest good checkpoint stays: make room, then {go_on}" if saved else "make room, then start again"
+        raise RoleFailed(f"{error.filename or run_dir}: {error.strerror}; {what}") from error
 
 
 def _demand_sizes(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

@@ -160,7 +160,12 @@ def test_folder_that_holds_no_run_cannot_be_resumed(tmp_path, tiny, refused):
 
 def test_damaged_configuration_is_refused(trained, refused):
     (trained / "config.yaml").write_text("{algo: [")
-    refused([f"run_dir={trained}", "resume=true"], "cannot read", "config.yaml")
+    refused([f"run_dir={trained}", "resume=true"], "cannot read", "config.yaml", "copy it anew")
+
+
+def test_learning_that_diverges_in_this_process_is_one_line(main, tiny, capsys):
+    assert main(tiny(**{"algo.critic_lr": 1e30})) == 1
+    assert "error: " in (err := capsys.readouterr().err) and "lower algo.critic_lr" in err and err.count("\n") == 1
 
 
 def test_run_dir_that_is_a_file_or_below_one_is_refused(tmp_path, tiny, refused):

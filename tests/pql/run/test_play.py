@@ -134,6 +134,26 @@ def test_folder_that_is_no_run_gets_one_line(name, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_of_several_runs_names_them(run_copy, capsys):
+    assert f"several runs ({run_copy.name}): name one" in fails(capsys, "evaluate", f"run_dir={run_copy.parent}")
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_not_sent_to_a_resume_that_refuses(run_copy, capsys):
+    for manifest in run_copy.glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{")
+    capsys.readouterr()
+    assert script("evaluate")([f"run_dir={run_copy}", "episodes=2", "checkpoint=best"]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        script("evaluate")([f"run_dir={run_copy}"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "none of its checkpoints can be read" in last and "checkpoint=best" in last and "resume" not in last
+
+
+def test_endless_film_is_refused(run_copy, capsys):
+    assert "seconds=inf" in fails(capsys, "play", f"run_dir={run_copy}", "seconds=inf")
+
+
 @pytest.mark.parametrize("name", ["play", "evaluate", "export"])
 def test_run_without_a_checkpoint_gets_one_line(name, run_copy, capsys):
     shutil.rmtree(run_copy / "checkpoints")

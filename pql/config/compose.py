@@ -21,6 +21,7 @@ from pql.config.plugins import confirm, import_plugins
 from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
 from pql.errors import UserError, nearest
 from pql.files import write_atomically
+from pql.keys import help_of
 from tasks.simulators.base import BACKENDS
 
 GROUPS = ("task", "algo", "sim", "preset")
@@ -126,12 +127,12 @@ def overrides_help(words: list[str]) -> str:
     lines = [
         "usage: scripts/train.py [key=value ...]",
         "",
-        f"tasks       {', '.join(tasks.list())}",
-        f"algorithms  {', '.join(algorithms.names())}",
-        f"simulators  {', '.join(choices('sim'))}",
+        help_of("tasks", ", ".join(tasks.list()), 10),
+        help_of("algorithms", ", ".join(algorithms.names()), 10),
+        help_of("simulators", ", ".join(choices("sim")), 10),
         "",
-        f"Keys of algo={algo} (--help algo=<another> shows its own). Defaults are those of the CPU preset with Ant;",
-        "preset=gpu shows in the run's config.yaml.",
+        f"Keys of algo={algo} (--help algo=<another> shows its own). Defaults are those",
+        "of the CPU preset with Ant; preset=gpu shows in the run's config.yaml.",
         "",
     ]
     for name, about in known_keys(algo).items():
@@ -139,8 +140,8 @@ def overrides_help(words: list[str]) -> str:
         value = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         if name == "seed":
             what = "in place of seed: a run for each, side by side if runtime=sync, in folders below run_dir"
-            lines.append(f"  {'seeds=[]':<42} {what}")
-        lines.append(f"  {name + '=' + value:<42} {about.get('help', '')}")
+            lines.append(help_of("seeds=[]", what, 32))
+        lines.append(help_of(f"{name}={value}", about.get("help", ""), 32))
     return "\n".join(lines)
 
 

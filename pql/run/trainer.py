@@ -20,7 +20,7 @@ from pql.run import evaluation
 from pql.run.advice import advice
 from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
-from pql.run.metrics import read_metrics
+from pql.run.metrics import read_metrics, tell
 from pql.run.monitor import Monitor
 from pql.run.offline import OfflineMonitor, learn_from, open_data
 from pql.run.video import record
@@ -36,7 +36,7 @@ def train(cfg: Config) -> dict[str, Any]:
         print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
         return done
     own = "IsaacGymEnvs' own, " if cfg.sim.name == "isaacgym" else ""
-    print(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}", flush=True)
+    tell(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}")
     with Interrupt() as interrupt, evaluation.one_torch_thread():
         env = make_env(cfg, cfg.eval_episodes, evaluation_seed(cfg))
         try:

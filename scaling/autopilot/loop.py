@@ -100,6 +100,9 @@ class Autopilot:
                 self.say(f"round {number}: {decided.why}: {len(decided)} runs")
             self.run_sweep(self.pilot, path, extend=True)
             spent = rounds.spent(self.pilot, unit)
+            if not spent:
+                raise Stopped(f"no pilot has taken a step: scripts/sweep.py status out={self.pilot} shows why; mend it"
+                              " and give the same command again")  # fmt: skip
             laws = self.out / "laws" / f"round-{number}"
             self.say(f"round {number}: pilots have taken {spent:.4g} of {limit:.4g} {unit}; laws in {laws}")
             cells, left = load_plan(self.pilot).cells, limit - spent

@@ -150,6 +150,11 @@ def test_run_whose_checkpoints_are_all_damaged_is_not_sent_to_a_resume_that_refu
     assert "none of its checkpoints can be read" in last and "checkpoint=best" in last and "resume" not in last
 
 
+def test_file_that_cannot_be_written_is_refused_before_an_episode_is_played(run_copy, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a disk mounted read-only, say
+    assert "can be written" in fails(capsys, "evaluate", f"run_dir={run_copy}", f"json={run_copy / 'x.json'}")
+
+
 def test_endless_film_is_refused(run_copy, capsys):
     assert "seconds=inf" in fails(capsys, "play", f"run_dir={run_copy}", "seconds=inf")
 
@@ -193,11 +198,13 @@ def test_output_that_cannot_be_written_is_refused_before_any_work(run_dir, tmp_p
 
 
 @pytest.mark.parametrize("name", ["play", "evaluate", "export"])
-def test_help_lists_every_key(name, capsys):
+def test_help_lists_every_key(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
         script(name)(["--help"])
     assert end.value.code == 0
-    assert "run_dir=..." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "run_dir=..." in shown and max(map(len, shown.splitlines())) <= 80
 
 
 # --- video -------------------------------------------------------------------------------------------------------

@@ -194,3 +194,9 @@ def test_a_sweep_file_keeps_to_a_budget_in_seconds(tmp_path, capsys):
     words = ["target=80", LEARNER, f"sweep={file}", "budget=600s", f"out={tmp_path / 'loop'}", "dry_run=true"]
     assert loop.main(words) == 0
     assert "300 seconds at most, of 600" in capsys.readouterr().out
+
+
+def test_pilots_that_all_fail_are_said_to_have_and_where_it_is_told_why(tmp_path, capsys):
+    words = ["target=80", "utd=0.5,1,2", "trainer=false", "launcher.pin=false", "launcher.workers=1", "launcher.gpus=0"]
+    assert loop.main([*words, "budget=3e5steps", f"out={tmp_path / 'loop'}"]) == 1
+    assert "stopped: no pilot has taken a step: scripts/sweep.py status out=" in capsys.readouterr().out

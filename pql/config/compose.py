@@ -131,8 +131,8 @@ def overrides_help(words: list[str]) -> str:
         help_of("algorithms", ", ".join(algorithms.names()), 10),
         help_of("simulators", ", ".join(choices("sim")), 10),
         "",
-        f"Keys of algo={algo} (--help algo=<another> shows its own). Defaults are those",
-        "of the CPU preset with Ant; preset=gpu shows in the run's config.yaml.",
+        f"Keys of algo={algo} (--help algo=<another> shows its own).",
+        "Defaults are those of the CPU preset with Ant; preset=gpu shows in config.yaml.",
         "",
     ]
     for name, about in known_keys(algo).items():

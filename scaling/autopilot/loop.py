@@ -98,9 +98,9 @@ class Autopilot:
             if not path.exists():
                 decided.write(path)
                 self.say(f"round {number}: {decided.why}: {len(decided)} runs")
-            self.run_sweep(self.pilot, path, extend=True)
+            failed = self.run_sweep(self.pilot, path, extend=True)
             spent = rounds.spent(self.pilot, unit)
-            if not spent:
+            if failed and not spent:
                 raise Stopped(f"no pilot has taken a step: scripts/sweep.py status out={self.pilot} shows why; mend it"
                               " and give the same command again")  # fmt: skip
             laws = self.out / "laws" / f"round-{number}"
@@ -138,8 +138,8 @@ class Autopilot:
             raise InputError("another trainer's defaults are not known: give utd=<ratios> and a budget in steps")
         return rounds.first_round(self.options, self.training, defaults)
 
-    def run_sweep(self, out: Path, path: Path, extend: bool = False) -> None:
-        """Run what is missing of a sweep file's cells. Raises Interrupted."""
+    def run_sweep(self, out: Path, path: Path, extend: bool = False) -> bool:
+        """Run what is missing of a sweep file's cells; whether some failed. Raises Interrupted."""
         words = [f"sweep={path}", f"out={out}", *(["extend=true"] if extend else []), *self.sweep]
         self.say(f"scripts/sweep.py {shlex.join(words)}")
         code = sweeping.run(words, self.resolve)
@@ -147,6 +147,7 @@ class Autopilot:
             raise Interrupted(code)
         if code:
             self.say(f"some runs of {out} failed; what there is decides (scripts/sweep.py status out={out})")
+        return code != 0
 
     # ---- laws
 

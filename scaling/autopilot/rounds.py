@@ -44,7 +44,7 @@ class Round:
         for keys, values in self.axes.items():
             names = keys.split(",")
             if key in names:
-                each = [value[names.index(key)] if len(names) > 1 else value for value in values]
+                each = [value[names.index(key)] if isinstance(value, (list, tuple)) else value for value in values]
                 return sum(map(float, each)) / len(each) * len(self)
         return float(self.fixed[key]) * len(self) if self.fixed.get(key) is not None else None
 

@@ -190,7 +190,7 @@ def test_what_would_fly_too_far_or_not_at_all_is_refused_before_anything_is_writ
 
 def test_a_sweep_file_keeps_to_a_budget_in_seconds(tmp_path, capsys):
     file = tmp_path / "mine.yaml"
-    file.write_text("axes: {algo.utd: [0.5, 1, 2], seed: [0, 1]}\nfixed: {max_env_steps: 100000}\n")
+    file.write_text('axes: {algo.utd: [0.5, 1, 2], seed: [0, 1], "max_env_steps,eval_interval": [100000]}\n')
     words = ["target=80", LEARNER, f"sweep={file}", "budget=600s", f"out={tmp_path / 'loop'}", "dry_run=true"]
     assert loop.main(words) == 0
     assert "300 seconds at most, of 600" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pql.errors import UserError, nearest
-from pql.keys import key
+from pql.keys import help_of, key
 
 REQUIRED = "???"  # the default of a key that must be given
 
@@ -59,7 +59,7 @@ def parse(argv: list[str], schema: type, usage: str) -> Any:
         for name, f in known.items():
             value = cfg._get_node(name)._value()
             shown = "..." if value == REQUIRED else str(value).lower() if isinstance(value, bool) else value
-            print(f"  {f'{name}={shown}':<30} {f.metadata['help']}")
+            print(help_of(f"{name}={shown}", f.metadata["help"], 26))
         sys.exit(0)
     for word in argv:
         name, equals, value = word.partition("=")
@@ -98,4 +98,5 @@ def output_file(name: str, value: str, suffix: str) -> Path:
     path = Path(value)
     require(path.suffix == suffix and not path.is_dir(), name, value, f"a file that ends in {suffix}")
     require(path.parent.is_dir(), name, value, f"in a folder that exists; {path.parent} does not")
+    require(os.access(path.parent, os.W_OK), name, value, "in a folder that can be written")
     return path

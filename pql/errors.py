@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -42,6 +43,9 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("error: stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # of the disk and of names; others are bugs
         if error.errno not in (*FULL, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS):
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from dataclasses import Field, field, fields
 from typing import Any
 
@@ -32,3 +34,13 @@ def keys_of(schema: type) -> dict[str, tuple[Field, dict[str, Any]]]:
                 about = said.metadata
         found[f.name] = (f, dict(about))
     return found
+
+
+def help_of(word: str, meaning: str, column: int) -> str:
+    """A line of --help, wrapped to the terminal (80 columns where there is none): a word, its meaning from `column`."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    indent = " " * (column + 3)
+    return textwrap.fill(
+        f"{word:<{column}} {meaning}".rstrip(), width, initial_indent="  ", subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

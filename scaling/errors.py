@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from typing import Iterable
 
 
@@ -14,7 +15,9 @@ def words_of(error: OSError) -> str:
     """What the system refused, in one line."""
     name = str(error.filename or "")
     shown = name if len(name) <= 80 else f"{name[:60]}... ({len(name)} characters)"
-    return f"{shown}: {error.strerror or error}" if shown else str(error)
+    what = str(error.strerror or error)
+    full = ": make room, then give the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return (f"{shown}: {what}" if shown else what) + full
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from typing import List, Optional
 from pql import cli
 from pql.config import key
 from pql.errors import nearest, user_errors
+from pql.keys import help_of
 
 
 @dataclass
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> int:
         asked = argv and argv[0] not in ("-h", "--help")
         lines = [f"error: no benchmark is called '{unknown[0]}'{nearest(unknown[0], COMMANDS)}"] if unknown else []
         lines += ["usage: scripts/bench.py NAME [NAME ...] [key=value ...]"]
-        lines += [f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()]
+        lines += [help_of(name, command.__doc__, 8) for name, command in COMMANDS.items()]
         print("\n".join(lines), file=sys.stderr if asked else sys.stdout)
         return 2 if asked else 0
     with user_errors():

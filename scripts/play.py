@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
         options = cli.parse(argv, Options, "scripts/play.py run_dir=... [key=value ...]")
         options.check()
         cli.require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
-        cli.require(options.seconds > 0, "seconds", options.seconds, "greater than 0")
+        cli.require(0 < options.seconds < math.inf, "seconds", options.seconds, "finite and greater than 0")
         out = cli.output_file("out", options.out, ".mp4") if options.out else options.beside("video.mp4")
         from pql.run import evaluation
         from pql.run.video import record

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         cfgs = config.load_each(argv)
         try:
             summaries = [train(cfgs[0])] if len(cfgs) == 1 else train_side_by_side(cfgs)
-        except RoleFailed as error:
+        except (RoleFailed, FloatingPointError) as error:  # learning or a simulation diverged in this process
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -51,10 +51,11 @@ def train_side_by_side(cfgs: list) -> list[dict]:
 
 def print_summary(run_dir: str, s: dict) -> None:
     from pql.run.evaluation import interval_text
+    from pql.run.metrics import tell
 
     random = "diverges" if s["random_return"] is None else f"{s['random_return']:.1f}"
     steps = f"transitions of {s['data']}, {s['passes']:.4g} passes" if s.get("data") else "env steps"
-    print(
+    tell(
         f"\n{s['task']}: return {s['eval_return']:.1f} ({interval_text(s['eval_return_interval'])}),"
         f" a random policy's {random}\n"
         f"{s['env_steps']} {steps}, {s['critic_updates']} critic updates (utd {s['utd']:.4g},"
@@ -69,12 +70,13 @@ def print_curve(run_dirs: list[Path]) -> None:
     """The mean curve of the completed runs of several seeds; curve.csv in the folder that holds them."""
     from pql.files import write_atomically
     from pql.run.curve import as_csv, as_text, mean_curve
+    from pql.run.metrics import tell
 
     curve = mean_curve(run_dirs)
     if curve.points:
         path = run_dirs[0].parent / "curve.csv"
         write_atomically(path, as_csv(curve))
-        print(f"\nmean of {len(run_dirs)} runs ({path}):\n{as_text(curve)}")
+        tell(f"\nmean of {len(run_dirs)} runs ({path}):\n{as_text(curve)}")
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ def make(
         return TaskEnv(name, task, made, seed) if isinstance(made, Simulator) else look_at_first_step(made)
     if not isinstance(made, Simulator) or task.draws:
         made.close()
-        what = f"task {name} draws its starts one by one, which" if task.draws else f"sim={backend.name}, which"
-        raise TaskError(f"{what} can't be done for several seeds together")
+        what = f"task {name} draws its starts one by one" if isinstance(made, Simulator) else f"sim={backend.name}"
+        raise TaskError(f"{what}, which can't be done for several seeds together")
     return Sets(name, task, made, seeds)
 
 

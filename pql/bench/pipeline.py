@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
     """`scripts/bench.py pipeline key=value ...`: its own keys, and any of training's. Raises UserError, TaskError."""
     own = {f.name for f in fields(Options)}
     mine = [word for word in argv if word.partition("=")[0] in own or word in ("-h", "--help")]
-    usage = "scripts/bench.py pipeline [key=value ...]; every key of scripts/train.py is one too"
+    usage = "scripts/bench.py pipeline [key=value ...]; those of train.py too"
     options = cli.parse(mine, Options, usage)
     overrides = [word for word in argv if word not in mine]
     out = cli.output_file("out", options.out, ".json") if options.out else None

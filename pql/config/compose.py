@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -20,6 +21,7 @@ from pql.config.plugins import confirm, import_plugins
 from pql.config.schema import CFG_DIR, FREE, Config, choices, known_keys
 from pql.errors import UserError, nearest
 from pql.files import write_atomically
+from pql.keys import help_of
 from tasks.simulators.base import BACKENDS
 
 GROUPS = ("task", "algo", "sim", "preset")
@@ -125,12 +127,12 @@ def overrides_help(words: list[str]) -> str:
     lines = [
         "usage: scripts/train.py [key=value ...]",
         "",
-        f"tasks       {', '.join(tasks.list())}",
-        f"algorithms  {', '.join(algorithms.names())}",
-        f"simulators  {', '.join(choices('sim'))}",
+        help_of("tasks", ", ".join(tasks.list()), 10),
+        help_of("algorithms", ", ".join(algorithms.names()), 10),
+        help_of("simulators", ", ".join(choices("sim")), 10),
         "",
-        f"Keys of algo={algo} (--help algo=<another> shows its own). Defaults are those of the CPU preset with Ant;",
-        "preset=gpu shows in the run's config.yaml.",
+        f"Keys of algo={algo} (--help algo=<another> shows its own).",
+        "Defaults are those of the CPU preset with Ant; preset=gpu shows in config.yaml.",
         "",
     ]
     for name, about in known_keys(algo).items():
@@ -138,8 +140,8 @@ def overrides_help(words: list[str]) -> str:
         value = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         if name == "seed":
             what = "in place of seed: a run for each, side by side if runtime=sync, in folders below run_dir"
-            lines.append(f"  {'seeds=[]':<42} {what}")
-        lines.append(f"  {name + '=' + value:<42} {about.get('help', '')}")
+            lines.append(help_of("seeds=[]", what, 32))
+        lines.append(help_of(f"{name}={value}", about.get("help", ""), 32))
     return "\n".join(lines)
 
 
@@ -213,8 +215,9 @@ def _saved_config(given: dict[str, Any]) -> DictConfig | None:
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"run_dir={run_dir} is a file: name a folder")
-    # a launcher may have begun to log there, or a start was cut off as it wrote its first file: no run yet
-    if all(p.suffix == ".log" or p.name.startswith(".config.yaml.") for p in path.iterdir()):
+    # a launcher may have begun to log there, or a start was cut off, killed or by a full disk, as it wrote its first
+    # files: no run yet
+    if all(p.suffix == ".log" or p.name.startswith((".config.yaml.", "settings.jsonl")) for p in path.iterdir()):
         return None
     if not resume:
         raise UserError(f"run_dir={run_dir} exists: continue it with resume=true, or name another")
@@ -228,7 +231,8 @@ def _raw(path: Path) -> DictConfig:
     try:
         cfg = OmegaConf.load(path)
     except Exception as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        mend = "copy it anew from where the run came from, or name another run_dir"
+        raise UserError(f"cannot read {path} ({_first_line(error)}): {mend}") from error
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("algo"), DictConfig):
         raise UserError(f"{path} is no configuration of a run: it names no algorithm")
     if any("${" in text for text in _texts(OmegaConf.to_container(cfg, resolve=False))):
@@ -374,6 +378,8 @@ def _resolve(cfg: Config, given: dict[str, Any], fresh: bool) -> None:
     if "algo.utd" in given:
         a.critic_updates_per_step = None
     if a.critic_updates_per_step is None:
+        if a.utd is not None and not 0 < a.utd < math.inf:
+            raise UserError(f"algo.utd={a.utd}: must be a finite number greater than 0")
         if a.utd is None:
             raise UserError("give algo.critic_updates_per_step or algo.utd")
         a.critic_updates_per_step = a.utd * cfg.num_envs

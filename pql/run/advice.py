@@ -21,6 +21,12 @@ def advice(lines: Sequence[Mapping[str, Any]], first_norms: Mapping[str, float])
         first_norms: of each group's weights, when a run begins.
     """
 
+    if lines and not lines[-1].get("critic_updates", 1):
+        return (
+            "nothing was learned: the run ended before its first critic update; raise max_env_steps, or the ratio "
+            "(algo.utd), or lower algo.warmup_steps"
+        )
+
     def late(name: str) -> float:
         values = [line[name] for line in lines if name in line]
         return mean(values[len(values) // 2 :]) if len(values) >= LINES else 0.0

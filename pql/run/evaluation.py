@@ -137,6 +137,9 @@ def load_policy(
     found = checkpoint.best(run_dir, warn) if which == "best" else checkpoint.newest(run_dir, warn)
     if found is None and which == "best":
         raise UserError(f"run_dir={run_dir} holds no good policy in best/, where evaluations put one: take the newest")
+    if found is None and checkpoint.found(run_dir):
+        raise UserError(f"run_dir={run_dir}: none of its checkpoints can be read; copy them anew from where they came "
+                        "from, or take checkpoint=best")  # fmt: skip
     if found is None:
         raise UserError(f"run_dir={run_dir} holds no good checkpoint: train it first (resume=true continues it)")
     folder, manifest = found
@@ -160,7 +163,13 @@ def open_run(run_dir: str, plugins: Sequence[str] = (), trust: bool = False) -> 
     """A run's folder and configuration; `plugins` and `trust` as in `config.read`. Raises UserError if it is no run."""
     path = Path(run_dir)
     if not (path / "config.yaml").is_file():
-        raise UserError(f"run_dir={run_dir} is no run: it holds no config.yaml")
+        runs = sorted(folder.parent.name for folder in path.glob("*/config.yaml"))
+        if runs:
+            more = ", ..." if runs[3:] else ""
+            raise UserError(f"run_dir={run_dir} holds several runs ({', '.join(runs[:3])}{more}): name one of them, as "
+                            f"run_dir={path / runs[0]}")  # fmt: skip
+        what = "it holds no config.yaml" if path.exists() else "there is no such folder"
+        raise UserError(f"run_dir={run_dir} is no run: {what}; name the folder that training wrote")
     cfg = read(path / "config.yaml", plugins, trust)
     cfg.run_dir = run_dir  # a run may have been moved since
     device = "auto" if cfg.device.startswith("cuda") else cfg.device
@@ -238,14 +247,19 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
 def report_text(values: dict[str, Any]) -> str:
     """`report` for people."""
     more = f"; {values['diverged']} more diverged (NaN or infinity) and are left out" if values["diverged"] else ""
+    count = episodes_text(values["episodes"])
     return (
-        f"{values['task']} after {values['env_steps']} env steps, {values['episodes']} episodes without noise{more}\n"
+        f"{values['task']} after {values['env_steps']} env steps, {count} without noise{more}\n"
         f"  mean return         {values['mean']:10.2f}   {interval_text(values['mean_interval'])}\n"
         f"  interquartile mean  {values['interquartile_mean']:10.2f}   "
         f"{interval_text(values['interquartile_mean_interval'])}\n"
         f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
         f"  mean length         {values['mean_length']:10.1f}   control steps"
     )
+
+
+def episodes_text(count: int) -> str:
+    return f"{count} episode{'s' if count != 1 else ''}"
 
 
 def interval_text(interval: Any) -> str:

@@ -185,19 +185,21 @@ class Progress:
             + f" | left {_clock(left)}"
         )  # fmt: skip
         line = line[:110]
-        _print(*((f"\r{line}\x1b[K", "") if self.terminal else (line,)))
+        tell(*((f"\r{line}\x1b[K", "") if self.terminal else (line,)))
 
     def message(self, text: str) -> None:
         """A line of its own, above the progress line."""
-        _print(f"\r{text}\x1b[K" if self.terminal else text)
+        tell(f"\r{text}\x1b[K" if self.terminal else text)
 
 
-def _print(text: str, end: str = "\n") -> None:
-    """A full disk under a log file ends no run."""
+def tell(text: str, end: str = "\n") -> None:
+    """A full disk under a log file ends no run, nor does a reader who has gone (`| head`)."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif error.errno not in FULL:
             raise
 
 

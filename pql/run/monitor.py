@@ -315,17 +315,19 @@ class Monitor:
         self.finish_evaluation()  # one that began on the way
         if self.evaluated_at != self.counters and not self.interrupted:
             took = f", about {self.took:.0f} s as the last one took" if self.took else ""
-            self.progress.message(f"evaluating the final policy: {self.cfg.eval_episodes} episodes{took}")
+            count = evaluation.episodes_text(self.cfg.eval_episodes)
+            self.progress.message(f"evaluating the final policy: {count}{took}")
             self.begin_evaluation()
             self.finish_evaluation()
 
     def show_profile(self, traces: list[dict[str, Any]]) -> None:
         """trace.json, and the table of the roles' time."""
+        told = f"the trace: {self.run_dir / profile.FILE} (ui.perfetto.dev)"
         try:
             profile.write(self.run_dir, traces)
         except OSError as error:
-            self.progress.message(f"warning: {profile.FILE} could not be written ({error.strerror})")
-        self.progress.message(f"\n{profile.table(traces)}\nthe trace: {self.run_dir / profile.FILE} (ui.perfetto.dev)")
+            told = f"warning: {profile.FILE} could not be written ({error.strerror})"
+        self.progress.message(f"\n{profile.table(traces)}\n{told}")
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 

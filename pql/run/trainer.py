@@ -20,7 +20,7 @@ from pql.run import evaluation
 from pql.run.advice import advice
 from pql.run.directory import owned, read_summary
 from pql.run.interrupt import Interrupt
-from pql.run.metrics import read_metrics
+from pql.run.metrics import read_metrics, tell
 from pql.run.monitor import Monitor
 from pql.run.offline import OfflineMonitor, learn_from, open_data
 from pql.run.video import record
@@ -36,7 +36,7 @@ def train(cfg: Config) -> dict[str, Any]:
         print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
         return done
     own = "IsaacGymEnvs' own, " if cfg.sim.name == "isaacgym" else ""
-    print(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}", flush=True)
+    tell(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}")
     with Interrupt() as interrupt, evaluation.one_torch_thread():
         env = make_env(cfg, cfg.eval_episodes, evaluation_seed(cfg))
         try:
@@ -110,11 +110,7 @@ def go_on(
         return complete(monitor, evaluation.play(env, evaluation.random_policy(env, cfg.seed)))
     except (KeyboardInterrupt, Exception) as error:
         fail(monitor, error)
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise RoleFailed(
-                f"{error.filename or cfg.run_dir}: {error.strerror}; the newest good checkpoint stays: make room, then "
-                f"go on with resume=true run_dir={cfg.run_dir}"
-            ) from error
+        demand_room(error, run_dir=cfg.run_dir)
         raise
     finally:
         if monitor.writer is not None:
@@ -183,6 +179,19 @@ def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
         with suppress(OSError):  # the first error is the one to tell
             return monitor.summary("failed", reason=reason)
     return {"status": "failed", "reason": reason}
+
+
+def demand_room(error: BaseException, run_dir: Path | str, words: str = "") -> None:
+    """Raises RoleFailed where an error is that of a full disk, and says how to go on.
+
+    Args:
+        words: to go on with; by default those of the one run in `run_dir`.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        go_on = f"go on with {words or f'resume=true run_dir={run_dir}'}"
+        saved = (Path(run_dir) / "config.yaml").exists()
+        what = f"the newest good checkpoint stays: make room, then {go_on}" if saved else "make room, then start again"
+        raise RoleFailed(f"{error.filename or run_dir}: {error.strerror}; {what}") from error
 
 
 def _demand_sizes(shared: Shared, folder: Path, manifest: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import functools
 import json
 import time
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
@@ -116,15 +116,18 @@ def part_of(run_dir: Path | str, role: str) -> Path:
 
 
 def leave(run_dir: Path | str, trace: Trace) -> None:
-    part_of(run_dir, trace.role).write_text(json.dumps(trace.as_dict()))
+    """Whole, or not at all where the disk is full: the training itself is done by now."""
+    with suppress(OSError):
+        write_atomically(part_of(run_dir, trace.role), json.dumps(trace.as_dict()))
 
 
 def collect(run_dir: Path | str, roles: Sequence[str]) -> list[dict[str, Any]]:
-    """What processes have left; one that was killed has left nothing."""
+    """What processes have left; one that was killed, or found the disk full, has left nothing."""
     found = []
     for path in (part_of(run_dir, role) for role in roles):
         if path.exists():
-            found.append(json.loads(path.read_text()))
+            with suppress(ValueError):  # cut short
+                found.append(json.loads(path.read_text()))
             path.unlink()
     return found
 

@@ -98,8 +98,11 @@ class Autopilot:
             if not path.exists():
                 decided.write(path)
                 self.say(f"round {number}: {decided.why}: {len(decided)} runs")
-            self.run_sweep(self.pilot, path, extend=True)
+            failed = self.run_sweep(self.pilot, path, extend=True)
             spent = rounds.spent(self.pilot, unit)
+            if failed and not spent:
+                raise Stopped(f"no pilot has taken a step: scripts/sweep.py status out={self.pilot} shows why; mend it"
+                              " and give the same command again")  # fmt: skip
             laws = self.out / "laws" / f"round-{number}"
             self.say(f"round {number}: pilots have taken {spent:.4g} of {limit:.4g} {unit}; laws in {laws}")
             cells, left = load_plan(self.pilot).cells, limit - spent
@@ -135,8 +138,8 @@ class Autopilot:
             raise InputError("another trainer's defaults are not known: give utd=<ratios> and a budget in steps")
         return rounds.first_round(self.options, self.training, defaults)
 
-    def run_sweep(self, out: Path, path: Path, extend: bool = False) -> None:
-        """Run what is missing of a sweep file's cells. Raises Interrupted."""
+    def run_sweep(self, out: Path, path: Path, extend: bool = False) -> bool:
+        """Run what is missing of a sweep file's cells; whether some failed. Raises Interrupted."""
         words = [f"sweep={path}", f"out={out}", *(["extend=true"] if extend else []), *self.sweep]
         self.say(f"scripts/sweep.py {shlex.join(words)}")
         code = sweeping.run(words, self.resolve)
@@ -144,6 +147,7 @@ class Autopilot:
             raise Interrupted(code)
         if code:
             self.say(f"some runs of {out} failed; what there is decides (scripts/sweep.py status out={out})")
+        return code != 0
 
     # ---- laws
 
@@ -268,6 +272,9 @@ def _describe(options: Options, first: rounds.Round) -> None:
     print(f"round 1: {first.why}: {len(first)} runs")
     for keys, values in first.axes.items():
         print(f"  {keys}: {', '.join(map(str, values))}")
+    cost = first.cost(options.unit)
+    if cost is not None:
+        print(f"  {cost:.4g} {options.unit} at most, of {options.amount:.4g}")
     print(f"then up to {options.rounds - 1} rounds more, until the steps to {options.target:g} are known to a factor of"
           f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")  # fmt: skip
     print("then one run at the cheapest ratio, with what is left")

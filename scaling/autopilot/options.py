@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,8 @@ from scaling.errors import InputError
 from scaling.report.plan import parse_budget
 from scaling.sweep.plan_file import parse_values, write_json
 
-STATE = "autopilot.json"
+STATE, RUN = "autopilot.json", "run.yaml"
+AIMS = {"target", "budget", "share", "precision", "rounds", "defaults"}
 SWEEP_WORDS = ("launcher", "trainer")  # and launcher.<field>: the sweep's own
 FIRST_RATIOS = (0.5, 1.0, 2.0, 4.0)  # multiples of the settings' own, which are chosen for speed: low
 
@@ -72,6 +74,8 @@ def split(argv: Sequence[str]) -> tuple[Options, list[str], list[str]]:
 def _check(options: Options, training: Sequence[str]) -> None:
     if options.target is None or options.budget is None:
         raise InputError("give target=<return> and budget=<20m, 2h or 5e6steps>")
+    if not math.isfinite(options.target):
+        raise InputError(f"target={options.target}: give a finite number")
     if options.unit == "flops":
         raise InputError(f"budget={options.budget}: give seconds of training (20m, 2h) or steps (5e6steps)")
     if not 0 < options.share < 1:
@@ -84,7 +88,7 @@ def _check(options: Options, training: Sequence[str]) -> None:
         raise InputError(f"rounds={options.rounds}: give 1 or more")
     if options.utd is not None and options.sweep is not None:
         raise InputError("utd= and sweep= both name the first pilots: give one")
-    if options.utd is not None and (len(set(options.utd)) < 3 or min(options.utd) <= 0):
+    if options.utd is not None and (len(set(options.utd)) < 3 or not all(0 < r < math.inf for r in options.utd)):
         raise InputError(f"utd={options.utd}: a law needs three positive ratios or more")
     chosen = {"algo.utd", "algo.critic_updates_per_step", "seed", "max_env_steps", "max_time", "run_dir", "resume"}
     for word in training:
@@ -93,7 +97,10 @@ def _check(options: Options, training: Sequence[str]) -> None:
 
 
 def claim(options: Options, words: Sequence[str]) -> None:
-    """Begin in `out`, or go on with what was asked for before. Raises InputError where that was something else."""
+    """Begin in `out`, or go on with what was asked for before. Raises InputError where that was something else.
+
+    Until its run has begun, AIMS may change: the pilots that flew are of use to another target or budget, too.
+    """
     out, asked = Path(options.out), {**dataclasses.asdict(options), "words": list(words)}
     del asked["out"], asked["dry_run"]
     path = out / STATE
@@ -103,10 +110,15 @@ def claim(options: Options, words: Sequence[str]) -> None:
         except ValueError:
             raise InputError(f"{path} is damaged: name another out folder") from None
         changed = [key for key in asked if before.get(key) != asked[key]]
-        if changed:
-            raise InputError(f"{out} was begun with {changed[0]}={_shown(before.get(changed[0]))}: name another out"
+        if changed and ((out / RUN).exists() or not AIMS.issuperset(changed)):
+            first = min(changed, key=lambda key: key in AIMS)
+            raise InputError(f"{out} was begun with {first}={_shown(before.get(first))}: name another out"
                              " folder, or give the same words")  # fmt: skip
+        if changed:
+            write_json(path, asked)
         return
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file: name a folder")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"out={out} holds something else: name a new folder")
     out.mkdir(parents=True, exist_ok=True)

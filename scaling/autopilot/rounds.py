@@ -38,6 +38,16 @@ class Round:
     def __len__(self) -> int:
         return math.prod(map(len, self.axes.values()))
 
+    def cost(self, unit: str) -> float | None:
+        """What it takes at most, `steps` or `seconds`; None where its runs do not say how long they are."""
+        key = STEPS if unit == "steps" else "max_time"
+        for keys, values in self.axes.items():
+            names = keys.split(",")
+            if key in names:
+                each = [value[names.index(key)] if isinstance(value, (list, tuple)) else value for value in values]
+                return sum(map(float, each)) / len(each) * len(self)
+        return float(self.fixed[key]) * len(self) if self.fixed.get(key) is not None else None
+
 
 def pilots(points: Sequence[Mapping[str, Any]], seeds: Sequence[int], fixed: Mapping[str, Any], why: str) -> Round:
     """A round of these points, each with each seed."""
@@ -58,10 +68,21 @@ def first_round(options: Options, training: Sequence[str], defaults: Mapping[str
         axes = {",".join(keys): values for keys, values in request.axes.items()}
         if not any(SEED in keys for keys in request.axes) or UTD not in ",".join(axes):
             raise InputError(f"sweep={options.sweep}: an autopilot needs its axes {UTD} and {SEED}")
-        return Round(axes, request.fixed, f"as sweep={options.sweep} says", request.assume)
+        first = Round(axes, dict(request.fixed), f"as sweep={options.sweep} says", request.assume)
+        limit = options.share * options.amount
+        if options.unit == "seconds" and first.cost("seconds") is None:
+            first.fixed["max_time"] = limit / len(first)
+        cost = first.cost(options.unit)
+        if cost is not None and cost > limit * (1 + 1e-9):
+            raise InputError(f"sweep={options.sweep}: its {len(first)} runs may take {cost:.4g} {options.unit},"
+                             f" more than the pilots' {limit:.4g}: raise budget= or share=, or shrink it")  # fmt: skip
+        return first
     ratios = options.utd or [factor * float(defaults[UTD]) for factor in FIRST_RATIOS]
     each = options.share * options.amount / 2 / (len(ratios) * options.seeds)
     steps = int(each) if options.unit == "steps" else int(defaults[STEPS])
+    if steps < 1:
+        raise InputError(f"budget={options.budget}: too small for pilots at {len(ratios)} ratios with {options.seeds}"
+                         " seeds each, not a step is left for one: raise it")  # fmt: skip
     common = make_request({}, [*training, f"{STEPS}={steps}"]).fixed
     limit = {"eval_interval": max(1, steps // 25)} if options.unit == "steps" else {"max_time": each}
     del common[STEPS]

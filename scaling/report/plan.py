@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass, field, replace
@@ -76,8 +77,8 @@ def parse_budget(text: str) -> tuple[float, str]:
     if not match or match.group(2).lower() not in UNITS:
         raise InputError(f"budget={text!r}: give a number and a unit, such as 1e15flops, 3600s, 2h or 5e6steps")
     unit, value = UNITS[match.group(2).lower()], float(match.group(1))
-    if value <= 0:
-        raise InputError(f"budget={text!r}: must be positive")
+    if not 0 < value < math.inf:
+        raise InputError(f"budget={text!r}: must be positive and finite")
     return (value * SECONDS[unit], "seconds") if unit in SECONDS else (value, unit)
 
 

@@ -160,7 +160,12 @@ def test_folder_that_holds_no_run_cannot_be_resumed(tmp_path, tiny, refused):
 
 def test_damaged_configuration_is_refused(trained, refused):
     (trained / "config.yaml").write_text("{algo: [")
-    refused([f"run_dir={trained}", "resume=true"], "cannot read", "config.yaml")
+    refused([f"run_dir={trained}", "resume=true"], "cannot read", "config.yaml", "copy it anew")
+
+
+def test_learning_that_diverges_in_this_process_is_one_line(main, tiny, capsys):
+    assert main(tiny(**{"algo.critic_lr": 1e30})) == 1
+    assert "error: " in (err := capsys.readouterr().err) and "lower algo.critic_lr" in err and err.count("\n") == 1
 
 
 def test_run_dir_that_is_a_file_or_below_one_is_refused(tmp_path, tiny, refused):
@@ -278,12 +283,15 @@ def test_the_script_itself_exits_with_2_and_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_help_names_tasks_algorithms_and_every_key(main, capsys):
+def test_help_names_tasks_algorithms_and_every_key_within_eighty_columns(main, capsys, monkeypatch):
     from pql import algorithms, config
 
+    monkeypatch.setenv("COLUMNS", "80")
     for algo in algorithms.names():
         assert main(["--help", f"algo={algo}"]) == 0
         text = capsys.readouterr().out
+        keys = text[text.index("Keys of") :]  # other tests register tasks of any name
+        assert [line for line in keys.splitlines() if len(line) > 80] == []
         for name, about in config.known_keys(algo).items():
             assert f"  {name}=" in text
             assert about.get("help"), f"{name} says nothing of itself"
@@ -321,3 +329,13 @@ def test_full_disk_is_one_line_and_worth_another_try(capsys):
     with pytest.raises(SystemExit) as end, user_errors():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")
     assert end.value.code == 1 and capsys.readouterr().err == "error: No space left on device: runs/x\n"
+
+
+def test_reader_who_has_seen_enough_ends_no_run_and_gets_no_traceback(main, tiny, tmp_path):
+    """As `train.py ... | true` does."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert main(tiny()) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"

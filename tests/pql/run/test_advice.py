@@ -32,6 +32,12 @@ def test_what_is_out_of_range_in_the_newest_lines_is_said_with_what_to_try(chang
     assert advice([healthy] * 4, NORMS) is None and advice([], NORMS) is None
 
 
+def test_a_run_without_a_critic_update_is_told_so():
+    first = {"env_steps": 8, "critic_updates": 0}
+    assert "nothing was learned" in advice([first], NORMS)
+    assert advice([first, {"env_steps": 16, "critic_updates": 1}], NORMS) is None
+
+
 RUNS = {
     "support": ({"algo": "pql_d", "algo.v_min": -0.5, "algo.v_max": 0.5}, "ends of the critic's support"),
     "rate": ({"algo.critic_lr": 0.1, "algo.actor_lr": 0.1}, "step size is too large"),

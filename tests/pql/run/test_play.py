@@ -134,6 +134,31 @@ def test_folder_that_is_no_run_gets_one_line(name, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_of_several_runs_names_them(run_copy, capsys):
+    assert f"several runs ({run_copy.name}): name one" in fails(capsys, "evaluate", f"run_dir={run_copy.parent}")
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_not_sent_to_a_resume_that_refuses(run_copy, capsys):
+    for manifest in run_copy.glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{")
+    capsys.readouterr()
+    assert script("evaluate")([f"run_dir={run_copy}", "episodes=2", "checkpoint=best"]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        script("evaluate")([f"run_dir={run_copy}"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "none of its checkpoints can be read" in last and "checkpoint=best" in last and "resume" not in last
+
+
+def test_file_that_cannot_be_written_is_refused_before_an_episode_is_played(run_copy, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a disk mounted read-only, say
+    assert "can be written" in fails(capsys, "evaluate", f"run_dir={run_copy}", f"json={run_copy / 'x.json'}")
+
+
+def test_endless_film_is_refused(run_copy, capsys):
+    assert "seconds=inf" in fails(capsys, "play", f"run_dir={run_copy}", "seconds=inf")
+
+
 @pytest.mark.parametrize("name", ["play", "evaluate", "export"])
 def test_run_without_a_checkpoint_gets_one_line(name, run_copy, capsys):
     shutil.rmtree(run_copy / "checkpoints")
@@ -173,11 +198,13 @@ def test_output_that_cannot_be_written_is_refused_before_any_work(run_dir, tmp_p
 
 
 @pytest.mark.parametrize("name", ["play", "evaluate", "export"])
-def test_help_lists_every_key(name, capsys):
+def test_help_lists_every_key(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
         script(name)(["--help"])
     assert end.value.code == 0
-    assert "run_dir=..." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "run_dir=..." in shown and max(map(len, shown.splitlines())) <= 80
 
 
 # --- video -------------------------------------------------------------------------------------------------------

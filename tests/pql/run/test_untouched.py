@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from pql import config, files
 from pql.errors import RoleFailed, UserError
-from pql.run import monitor
+from pql.run import directory, monitor
 from pql.run.metrics import MetricsWriter, read_metrics
+from pql.run.pack import train_together
 from pql.run.trainer import train
 from pql.runtime import checkpoint
 from tasks.errors import TaskError
@@ -264,3 +265,28 @@ def test_role_of_its_own_process_that_finds_no_room_goes_on_too(tiny, tmp_path, 
     out = capsys.readouterr().out
     assert out.count("warning: no checkpoint at ") == 1 and "No space left" in out
     assert len(checkpoint.found(tmp_path / "run")) == 2 and not (tmp_path / "run" / "checkpoints" / ".part").exists()
+
+
+def test_start_that_a_full_disk_cut_off_is_begun_again_by_the_same_words(tiny, tmp_path, monkeypatch):
+    """settings.jsonl is written first, config.yaml then: the folder was refused with resume=true and without."""
+    monkeypatch.setattr(directory, "save", full)
+    with pytest.raises(RoleFailed, match=r"No space left on device; make room, then start again"):
+        train(config.load(tiny()))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.jsonl"]
+    config.load(tiny())
+    config.load(tiny(resume="true"))
+
+
+def test_full_disk_ends_runs_side_by_side_in_one_line_too(mujoco, tmp_path, monkeypatch):
+    words = ["task=Cartpole", "num_envs=8", "max_env_steps=160", "runtime=sync", "video=false", "compile=false",
+             "algo.batch_size=16", "algo.hidden=[8]", "eval_episodes=2", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    monkeypatch.setattr(checkpoint, "save_file", no_room)
+    with pytest.raises(RoleFailed, match=r"No space left on device; .*go on with the same words and resume=true"):
+        train_together(config.load_each([*words, "seeds=[0,1]"]))
+
+
+def test_seeds_of_an_environment_of_its_own_are_trained_one_after_the_other(tiny, capsys):
+    words = [word for word in tiny(max_env_steps=400) if not word.startswith("seed=")]
+    summaries = train_together(config.load_each([*words, "seeds=[0,1]"]))
+    assert [summary["status"] for summary in summaries] == ["completed"] * 2
+    assert "so these 2 runs are trained one after the other" in capsys.readouterr().out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from pql import config
+from pql.run.monitor import Monitor
 from pql.run.trainer import train
 from pql.runtime import profile
 
@@ -68,3 +72,24 @@ def test_a_run_leaves_a_trace_of_its_roles_and_says_their_shares(tiny, tmp_path,
     said = capsys.readouterr().out
     assert "v_learner (" in said and "backward" in said and "trace.json" in said
     assert not list((tmp_path / "run").glob(".trace_*"))
+
+
+def test_a_trace_that_found_no_room_ends_no_run_and_hinders_none_after_it(tmp_path, monkeypatch):
+    """A process may have left half of one, and a part that can't be read would stop each session to come."""
+    for role in ("actor", "v_learner", "p_learner"):
+        profile.leave(tmp_path, profile.Trace(role))
+    half = profile.part_of(tmp_path, "actor")
+    half.write_text(half.read_text()[:9])
+    profile.part_of(tmp_path, "v_learner").write_text("")
+    assert [trace["role"] for trace in profile.collect(tmp_path, ("actor", "v_learner", "p_learner"))] == ["p_learner"]
+    assert list(tmp_path.iterdir()) == []
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    profile.leave(tmp_path, profile.Trace("actor"))
+    assert list(tmp_path.iterdir()) == []
+    said = []
+    Monitor.show_profile(SimpleNamespace(run_dir=tmp_path, progress=SimpleNamespace(message=said.append)), [])
+    assert "trace.json could not be written" in said[0] and "the trace:" not in said[0]

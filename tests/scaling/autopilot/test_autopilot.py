@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from scaling.autopilot import loop
-from scaling.autopilot.options import split
+from scaling.autopilot.options import claim, split
+from scaling.errors import InputError
 from scaling.sweep.plan_file import load_plan
 
 LEARNER = f"trainer={sys.executable} {Path(__file__).with_name('learner.py')}"
@@ -99,8 +100,8 @@ def test_what_cannot_be_reached_is_said_and_other_folders_are_left_alone(fly, tm
     assert "stopped: " in shown and "raise budget=" in shown
     assert not (tmp_path / "loop/run").exists()
     # a folder of another loop, or of something else, is left alone
-    assert fly("budget=4e5steps") == 2
-    assert "was begun with budget=3e5steps" in capsys.readouterr().err
+    assert fly("budget=3e5steps", "seeds=3") == 2
+    assert "was begun with seeds=2" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     assert fly("budget=3e5steps", f"out={tmp_path / 'other'}") == 2
@@ -147,3 +148,55 @@ def test_bad_words_are_one_line(fly, tmp_path, capsys, words, said):
 def test_dry_run_writes_nothing(fly, tmp_path, capsys):
     assert fly("budget=6e6steps", "dry_run=true") == 0
     assert "8 runs" in capsys.readouterr().out and not (tmp_path / "loop").exists()
+
+
+def test_what_a_stopped_loop_says_can_be_done_its_pilots_serve_another_budget(tmp_path):
+    def begin(*words):
+        options, training, sweep = split([*COMMON, f"out={tmp_path / 'loop'}", *words])
+        claim(options, [*training, *sweep])
+
+    begin("budget=3e5steps")
+    begin("budget=4e5steps", "target=70")  # "raise budget= or share=, or lower target="
+    with pytest.raises(InputError, match="was begun with seeds=2"):
+        begin("budget=5e5steps", "target=70", "seeds=3")
+    (tmp_path / "loop" / "run.yaml").touch()  # what was predicted of this run was so for its own target
+    with pytest.raises(InputError, match="was begun with budget=4e5steps"):
+        begin("budget=5e5steps", "target=70")
+    begin("budget=4e5steps", "target=70")
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["target=inf"], "target=inf: give a finite number"),
+        (["budget=1e999steps"], "budget='1e999steps': must be positive and finite"),
+        (["utd=0.5,1,inf"], "a law needs three positive ratios"),
+        (["budget=10steps"], "budget=10steps: too small for pilots"),
+        (["out={tmp}/file"], "/file is a file: name a folder"),
+        (["sweep={tmp}/mine.yaml"], "its 18 runs may take 1.8e+06 steps, more than the pilots' 1.5e+05: raise budget="),
+    ],
+)
+def test_what_would_fly_too_far_or_not_at_all_is_refused_before_anything_is_written(words, rule, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    axes = "{algo.utd: [0.5, 1, 2], algo.batch_size: [64, 128, 256], seed: [0, 1]}"
+    (tmp_path / "mine.yaml").write_text(f"axes: {axes}\nfixed: {{max_env_steps: 100000}}\n")
+    words = [word.format(tmp=tmp_path) for word in words]
+    common = [word for word in COMMON if not ("sweep=" in words[0] and word.startswith("utd="))]
+    assert loop.main([*common, "budget=3e5steps", f"out={tmp_path / 'loop'}", *words]) == 2
+    error = capsys.readouterr().err
+    assert rule in error and len(error.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine.yaml"]
+
+
+def test_a_sweep_file_keeps_to_a_budget_in_seconds(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text('axes: {algo.utd: [0.5, 1, 2], seed: [0, 1], "max_env_steps,eval_interval": [100000]}\n')
+    words = ["target=80", LEARNER, f"sweep={file}", "budget=600s", f"out={tmp_path / 'loop'}", "dry_run=true"]
+    assert loop.main(words) == 0
+    assert "300 seconds at most, of 600" in capsys.readouterr().out
+
+
+def test_pilots_that_all_fail_are_said_to_have_and_where_it_is_told_why(tmp_path, capsys):
+    words = ["target=80", "utd=0.5,1,2", "trainer=false", "launcher.pin=false", "launcher.workers=1", "launcher.gpus=0"]
+    assert loop.main([*words, "budget=3e5steps", f"out={tmp_path / 'loop'}"]) == 1
+    assert "stopped: no pilot has taken a step: scripts/sweep.py status out=" in capsys.readouterr().out

@@ -54,6 +54,8 @@ def train_together(cfgs: Sequence[Config], say: Callable[[str], None] = print) -
                 places.setdefault(_place(manifest), []).append(k)
             else:
                 summaries[k] = done
+        if places:
+            trainer.introduce(cfgs[0])
         for group in places.values():  # those that were stopped at the same step go on together
             if not interrupt.name:
                 for k, summary in zip(group, _train([members[k] for k in group], interrupt, say)):

@@ -35,8 +35,7 @@ def train(cfg: Config) -> dict[str, Any]:
     if done and not wants_more(cfg, done):
         print(f"{run_dir} is complete: {done['env_steps']} env steps, return {done.get('eval_return')}")
         return done
-    own = "IsaacGymEnvs' own, " if cfg.sim.name == "isaacgym" else ""
-    tell(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}")
+    introduce(cfg)
     with Interrupt() as interrupt, evaluation.one_torch_thread():
         env = make_env(cfg, cfg.eval_episodes, evaluation_seed(cfg))
         try:
@@ -44,6 +43,12 @@ def train(cfg: Config) -> dict[str, Any]:
                 return go_on(cfg, env, interrupt, *find_checkpoint(cfg, bool(done)))
         finally:
             env.close()
+
+
+def introduce(cfg: Config) -> None:
+    """The first line of what a training says: the task, and whose, on which simulator."""
+    own = "IsaacGymEnvs' own, " if cfg.sim.name == "isaacgym" else ""
+    tell(f"{cfg.task.name}: {own}sim={cfg.sim.name} device={cfg.device}")
 
 
 def evaluation_seed(cfg: Config) -> int:

@@ -36,18 +36,25 @@ from scaling.sweep.plan_file import (
 )
 from scaling.sweep.status import ROWS, Progress, survey, table, tally
 
-USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]   plan and run
-       scripts/sweep.py out=<folder> [launcher=...]               continue
-       scripts/sweep.py status out=<folder>                       table of the cells
+USAGE = """usage: scripts/sweep.py sweep=<name> out=<folder> [key=value ...]  plan and run
+       scripts/sweep.py out=<folder> [launcher=...]  continue
+       scripts/sweep.py status out=<folder>  table of the cells
 
-  sweep=      a file of cfg/sweep/ (or a path): axes, fixed overrides; without it the axes are those given here
-  launcher=   local (default), slurm, or a file of your own in cfg/launcher/; launcher.<field>=value overrides it
-  extend=true adds cells to the plan in out;  retry_failed=true runs failed cells again, also those with bad input
-  dry_run=true prints the plan's cost and stops;  trainer='<command>' runs another program than scripts/train.py
-  pack=16     trains up to 16 cells side by side in one process, where they differ in seeds and step sizes alone;
-              pack=auto (default): as many as pay; pack=1: each by itself
-  trust=true  continues a plan that names a trainer, plugins or an interpreter of its own: it runs them
-  key=1,2,4   makes an axis of any training key, key=3 fixes it: algo.utd=1,2 seed=0,1,2,3 max_env_steps=300000"""
+  sweep=        a file of cfg/sweep/ (or a path): axes, fixed overrides; without
+                it the axes are those given here
+  launcher=     local (default), slurm, or a file of your own in cfg/launcher/;
+                launcher.<field>=value overrides it
+  extend=true   adds cells to the plan in out
+  retry_failed=true  runs failed cells again, also those with bad input
+  dry_run=true  prints the plan's cost and stops
+  trainer=      a command that trains a cell, in place of scripts/train.py
+  pack=16       trains up to 16 cells side by side in one process, where they
+                differ in seeds and step sizes alone; pack=auto (default): as
+                many as pay; pack=1: each by itself
+  trust=true    continues a plan that names a trainer, plugins or an interpreter
+                of its own: it runs them
+  key=1,2,4     makes an axis of any training key, key=3 fixes it:
+                algo.utd=1,2 seed=0,1,2,3 max_env_steps=300000"""
 OWN = ("sweep", "launcher", "out", "extend", "dry_run", "retry_failed", "trainer", "trust", "pack")
 SETTINGS = ("runtime", "device", "num_envs", "algo.utd", "algo.critic_updates_per_step", "eval_interval", "compile",
             "max_env_steps")

@@ -32,6 +32,10 @@ def plan_of(*overrides: str, **sweep) -> Plan:
     return Plan(lay_out(make_request(sweep, [*overrides, STEPS])))
 
 
+def test_usage_fits_eighty_columns():
+    assert max(map(len, sweep_cli.USAGE.splitlines())) <= 80
+
+
 def test_grid_is_the_product_of_all_axes_with_the_first_slowest():
     cells = plan_of("algo.utd=1,2", "seed=0,1,2", "task=Ant").cells
     assert [(c.overrides["algo.utd"], c.overrides["seed"]) for c in cells] == [

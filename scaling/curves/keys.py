@@ -74,7 +74,7 @@ def as_sets(table: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
             raise InputError(f"set={key}: no such column; {nearest(key, keys_of(table))}")
     if not keys:
         return table
-    joined = table[list(keys)].astype(str).agg(",".join, axis=1)
+    joined = table[list(keys)].apply(lambda values: values.map(str)).agg(",".join, axis=1)
     return table.assign(set=joined)
 
 

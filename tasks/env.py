@@ -230,9 +230,10 @@ class TaskEnv(VectorEnv):
     def _keep(self, memory: dict[str, Tensor]) -> None:
         """Remember `memory` everywhere."""
         for key, value in memory.items():
-            mine = self._memory.setdefault(key, value)
-            if value is not mine:
-                mine.copy_(value)
+            if key not in self._memory:
+                self._memory[key] = value.clone()
+            elif value is not self._memory[key]:
+                self._memory[key].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as a flat dict of CPU or device tensors (copies)."""

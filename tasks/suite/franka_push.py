@@ -45,7 +45,7 @@ class FrankaPush(Franka):
     near = 0.03  # m from the goal that count as there
 
     def __init__(self, action_repeat: int = 3):
-        if isinstance(action_repeat, bool) or action_repeat < 1 or self.control_steps % action_repeat:
+        if action_repeat not in range(1, self.control_steps + 1) or self.control_steps % int(action_repeat):
             raise TaskError(f"action_repeat={action_repeat}: must divide the {self.control_steps} steps of an episode")
         self.action_repeat, self.max_episode_steps = action_repeat, self.control_steps // action_repeat
 

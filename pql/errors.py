@@ -26,6 +26,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
+def say_no_more() -> None:
+    """Whoever read our lines (`| head`) has seen enough: the rest of them, and Python's last flush, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """In a script: a user's mistake becomes one line on stderr and exit code 2; a bug keeps its traceback."""
@@ -43,8 +48,8 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("error: stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        say_no_more()
         sys.exit(1)
     except OSError as error:  # of the disk and of names; others are bugs
         if error.errno not in (*FULL, errno.ENAMETOOLONG, errno.EACCES, errno.EROFS):

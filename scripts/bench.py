@@ -40,11 +40,12 @@ class CurvesOptions:
 
 def sim(argv: list[str]) -> int:
     """Environment steps per second of tasks, against the bare physics stepped alone in the same run."""
-    os.environ.setdefault("MUJOCO_GL", "disable")  # or dm_control looks for a window, and says that there is none
     import tasks
     from tasks.bench import bench_sim
 
     options = cli.parse(argv, SimOptions, "scripts/bench.py sim [key=value ...]")
+    if options.loop:
+        os.environ.setdefault("MUJOCO_GL", "disable")  # or dm_control looks for a window, and says that there is none
     names, rows = options.tasks or tasks.list(), []
     wide = max(map(len, [*names, "task"])) + 1
     loop = f" {'in a loop':>10} {'ratio':>6}" * options.loop

@@ -8,6 +8,8 @@ from typing import Any, Callable, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
+from tasks.errors import TaskError
+
 
 class State(NamedTuple):
     """The state of N simulations in MuJoCo's conventions, on the task's device.
@@ -85,7 +87,8 @@ class Samplers(Sampler):
 
     def _drawn(self, draw: Callable[..., Tensor], size: int) -> Tensor:
         """(N, size), each set's rows from its own generator; 0 in a set that draws nothing now."""
-        drawn = torch.zeros(len(self.parts), self.num_envs // len(self.parts), size, device=self.device)
+        room = torch.empty if all(self.drawing) else torch.zeros
+        drawn = room(len(self.parts), self.num_envs // len(self.parts), size, device=self.device)
         for part, rows, draws in zip(self.parts, drawn.unbind(), self.drawing):
             if draws:
                 draw(rows.shape, generator=part.generator, out=rows)
@@ -199,6 +202,13 @@ class Task(ABC):
     def shown(self, memory: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fields of MjData that only pictures need, {"mocap_quat": (N, nmocap, 4)}, say: where a goal is."""
         return {}
+
+
+def actions_of(control_steps: int, action_repeat: int) -> int:
+    """How many actions an episode of so many control steps has. Raises TaskError."""
+    if action_repeat not in range(1, control_steps + 1) or control_steps % action_repeat:
+        raise TaskError(f"action_repeat={action_repeat}: must divide the {control_steps} control steps of an episode")
+    return control_steps // action_repeat
 
 
 def told(parts: dict[str, Tensor], memory: dict[str, Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from pql.config import dumps
+from pql.errors import say_no_more
 from pql.files import FULL, append_line, write_atomically
 
 # Of metrics.jsonl's names, in TensorBoard: what comes before "/", where the name does not say so itself.
@@ -198,7 +199,7 @@ def tell(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except OSError as error:
         if error.errno == errno.EPIPE:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say_no_more()
         elif error.errno not in FULL:
             raise
 

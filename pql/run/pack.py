@@ -141,7 +141,7 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         except (KeyboardInterrupt, Exception) as error:
             for monitor in watch.going:
                 trainer.fail(monitor, error)
-            trainer.demand_room(error, cfgs[0].run_dir, "the same words and resume=true")
+            trainer.explain_full_disk(error, cfgs[0].run_dir, "the same words and resume=true")
             raise
 
 

@@ -115,7 +115,7 @@ def go_on(
         return complete(monitor, evaluation.play(env, evaluation.random_policy(env, cfg.seed)))
     except (KeyboardInterrupt, Exception) as error:
         fail(monitor, error)
-        demand_room(error, run_dir=cfg.run_dir)
+        explain_full_disk(error, run_dir=cfg.run_dir)
         raise
     finally:
         if monitor.writer is not None:
@@ -186,7 +186,7 @@ def fail(monitor: Monitor, error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "reason": reason}
 
 
-def demand_room(error: BaseException, run_dir: Path | str, words: str = "") -> None:
+def explain_full_disk(error: BaseException, run_dir: Path | str, words: str = "") -> None:
     """Raises RoleFailed where an error is that of a full disk, and says how to go on.
 
     Args:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.errors import TaskError
 from tasks.suite.franka import Franka
 from tasks.suite.models import franka, franka_push
-from tasks.task import Sampler, Start, State, told
+from tasks.task import Sampler, Start, State, actions_of, told
 
 
 class FrankaPush(Franka):
@@ -45,9 +44,8 @@ class FrankaPush(Franka):
     near = 0.03  # m from the goal that count as there
 
     def __init__(self, action_repeat: int = 3):
-        if action_repeat not in range(1, self.control_steps + 1) or self.control_steps % int(action_repeat):
-            raise TaskError(f"action_repeat={action_repeat}: must divide the {self.control_steps} steps of an episode")
-        self.action_repeat, self.max_episode_steps = action_repeat, self.control_steps // action_repeat
+        self.action_repeat = action_repeat
+        self.max_episode_steps = actions_of(self.control_steps, action_repeat)
 
     def mjcf(self) -> str:
         return franka_push.mjcf()

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.errors import TaskError
 from tasks.packages import folder
-from tasks.task import State, Task
+from tasks.task import State, Task, actions_of
 
 EPISODE = 1000  # control steps
 _COMMON = ("materials", "skybox", "visual")
@@ -41,9 +40,7 @@ class Suite(Task):
     camera = 0
 
     def __init__(self, action_repeat: int = 1):
-        if action_repeat < 1 or EPISODE % action_repeat:
-            raise TaskError(f"action_repeat={action_repeat}: must divide the {EPISODE} control steps of an episode")
-        self.action_repeat, self.max_episode_steps = action_repeat, EPISODE // action_repeat
+        self.action_repeat, self.max_episode_steps = action_repeat, actions_of(EPISODE, action_repeat)
 
     def mjcf(self) -> str:
         root = ElementTree.fromstring((self._folder() / f"{self.file}.xml").read_bytes())

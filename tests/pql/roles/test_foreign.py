@@ -89,7 +89,7 @@ def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leav
     run_dir = tmp_path / "run"
     settings = {
         "task": "Mjlab-Clock", "sim": "mjlab", "sim.python": sys.executable, "device": "cpu", "run_dir": run_dir,
-        "num_envs": 8, "max_env_steps": 1600, "log_interval": 400, "eval_interval": 800, "eval_episodes": 2,
+        "num_envs": 8, "max_env_steps": 4800, "log_interval": 400, "eval_interval": 800, "eval_episodes": 2,
         "task.cfg.episode_length_s": 4.0, "task.options.action_scale": 2, "algo.batch_size": 32, "algo.hidden": "[16]",
         "algo.replay_size": 1200, "algo.warmup_steps": 8, "algo.critic_updates_per_step": 1, "runtime": "parallel",
     }  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leav
     assert (summary["status"], summary["invalid_transitions"]) == ("completed", 0)
     assert summary["utd"] == pytest.approx(summary["utd_requested"], rel=0.01)
     found = read_metrics(run_dir / "metrics.jsonl")
-    assert any("eval_return" in line for line in found)
+    assert len([line for line in found if "eval_return" in line]) >= 2
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # the simulation works in a folder of its own
     assert config.read(run_dir / "config.yaml", trust=True).task.cfg == {"episode_length_s": 4.0}
 

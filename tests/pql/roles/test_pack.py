@@ -53,12 +53,14 @@ def replicas(tmp_path, algo, together):
 @pytest.mark.filterwarnings("ignore:(?s).*grad and param do not obey")
 @pytest.mark.parametrize("algo", ["pql", "sac"])
 def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_path, double, algo):
-    if torch.__version__ < "2.5":
-        pytest.skip("this torch can't read several rings at once: runs go one after the other")
     _, alone = replicas(tmp_path / "alone", algo, together=False)
     shareds, members = replicas(tmp_path / "pack", algo, together=True)
     share_counters(shareds)
     packs = [Learners([roles[role] for roles in members], {}) for role in LEARNERS]
+    if torch.__version__ < "2.5":  # it can't read several rings at once, which is known before a pack begins
+        with pytest.raises(RuntimeError, match="Batching rule not implemented"):
+            packs[0].try_losses()
+        return
     for _ in range(UPDATES):
         for pack in packs:
             pack.update()

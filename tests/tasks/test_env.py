@@ -73,16 +73,19 @@ def test_end_on_the_last_step_is_terminated_and_not_truncated(slide):
     assert not step.truncated.any()
 
 
-def test_starts_are_drawn_in_steps_alone_in_which_an_episode_ends(slide):
-    env = slide(seed=[1, 2, 3])  # three sets of three environments, of which the very last has less far to the wall
+@pytest.mark.parametrize(
+    "seed, ends", [(1, [0, 1, 0, 1]), ([1, 2, 3], [[0, 0, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]])], ids=["one", "three"]
+)
+def test_starts_are_drawn_in_steps_alone_in_which_an_episode_ends(slide, seed, ends):
+    env = slide(seed=seed)  # a set, or three, of three environments, of which the very last has less far to the wall
     env.task.wall = 0.35
-    env.simulator.batch.qpos[8, 0] = 0.2
+    env.simulator.batch.qpos[-1, 0] = 0.2
     drawn = []
     for _ in range(4):
         before = env.state_dict()["generator"]
         env.step(still(env))
-        drawn.append((env.state_dict()["generator"] != before).any(1).tolist())
-    assert drawn == [[False] * 3, [False, False, True], [False] * 3, [True] * 3]
+        drawn.append((env.state_dict()["generator"] != before).any(-1).tolist())
+    assert drawn == ends
 
 
 def test_whoever_diverged_in_any_control_step_of_an_action_is_no_transition(monkeypatch):

@@ -55,11 +55,11 @@ def test_camera_sees_the_robot_wherever_it_begins(name):
 @pytest.mark.parametrize("name", ["AllegroHand", "FrankaPush", "Ingenuity", "ShadowHand"])
 def test_picture_shows_the_goal_of_its_environment(name):
     env = tasks.make(name, 2, seed=1)
-    before = env.render(160, 120)
+    before = env.render(320, 240).astype(int)
     (key,) = env.task.shown(env._memory)
     shown = env.task.shown
     env.task.shown = lambda memory: {key: shown(memory)[key].flip(0)}  # the other environment's
-    assert (env.render(160, 120) != before).any()
+    assert (np.abs(env.render(320, 240) - before).max(2) > 40).sum() > 3  # a pixel may change by 2 of its own accord
 
 
 def test_camera_follows_a_robot_that_has_run_away():

@@ -77,7 +77,6 @@ class Fused:
             self.names = list(measured)
             return list(measured.values())
 
-        from torch import _inductor
         from torch.fx.experimental.proxy_tensor import make_fx  # a second, which only those pay who come here
 
         try:
@@ -85,9 +84,8 @@ class Fused:
                 graph = make_fx(update)(*_copies(example))
         except Exception as error:
             raise Untraceable from error
+        self.compiled = compiled(graph, _copies(example))
         with torch.no_grad():
-            # one compiler, in this process: a pool of its own would outlive a role that is killed
-            self.compiled = _inductor.compile(graph, _copies(example), options={"compile_threads": 1})
             self.compiled(*_copies(example))
 
     @staticmethod
@@ -110,6 +108,22 @@ class Fused:
         with torch.no_grad():
             inputs, _ = tree_flatten((rows, noises, self.factors()))
             return dict(zip(self.names, self.compiled(*self.state, *inputs)))
+
+
+def compiled(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+    """A graph of operations as one function of tensors like these, none of which asks for a gradient.
+
+    What was compiled once, by whatever process, comes from inductor's cache on disk. It looks there only where somebody
+    keeps books of shapes, as torch.compile does, which goes through Python's bytecode; shapes here are constant.
+    """
+    from torch import _guards, _inductor
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    books = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    with torch.no_grad(), _guards.tracing(_guards.TracingContext(books)):
+        # one compiler, in this process: a pool of its own would outlive a role that is killed
+        return _inductor.compile(graph, list(tensors), options={"compile_threads": 1})
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -104,7 +104,7 @@ def go_on(
     parts = prepare(cfg, env.spaces, None, env.metric_names)
     monitor = begin(cfg, parts, env, interrupt, folder, manifest, steps)
     if cfg.compile:
-        monitor.progress.message("compiling the updates: half a minute to two (compile=false: none)")
+        monitor.progress.message("compiling the updates: half a minute to two the first time (compile=false: none)")
     try:
         runtime = sync if cfg.runtime == "sync" else parallel
         runtime.run(cfg, monitor, folder)

@@ -109,6 +109,32 @@ def test_compiled_update_is_the_plain_one(learner, algo, role):
     assert_same(state_of(compiled), state_of(plain), 1e-4)
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="a compiled update needs a C++ compiler")
+def test_what_was_compiled_once_comes_from_the_cache(tmp_path, monkeypatch):
+    """With the constants that it has now."""
+    config = pytest.importorskip("torch._inductor.config")
+    if not config.fx_graph_cache:
+        pytest.skip("this torch keeps no graphs")
+    from torch._dynamo.utils import counters
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def hits():
+        return counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"]
+
+    def affine(support, added):
+        constant = torch.tensor([support, 0.0, 0.0])  # a tensor, and a number
+        return make_fx(lambda x: [(x * constant).sum() + added])(torch.zeros(3))
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    found = []
+    for support, added in ((1.0, 1), (1.0, 1), (2.0, 1), (1.0, 2)):
+        before = hits()
+        (value,) = fused.compiled(affine(support, added), [torch.zeros(3)])(torch.ones(3))
+        assert float(value) == support + added
+        found.append(hits() > before)
+    assert found[:2] == [False, True] and not found[3]
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(learner, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("no C++ compiler\nand a long story")

@@ -77,7 +77,7 @@ def seen_by_actor(task_metrics: Sequence[str]) -> tuple:
     return ("clipped_actions", *(TASK + name for name in task_metrics))
 
 
-def _per_row(value: Tensor, like: Tensor) -> Tensor:
+def per_row(value: Tensor, like: Tensor) -> Tensor:
     """A metric, (N, ...) or one number, as (N,) float64: the mean of what a row has."""
     value = value.double()
     return value.expand_as(like) if value.dim() == 0 else value.flatten(1).mean(1) if value.dim() > 1 else value
@@ -170,7 +170,7 @@ class Actor:
         gauges = self.shared.gauges[self.role]
         at_bounds = (action.abs() >= 1).double().mean(1)
         told = (step.info[name[len(TASK) :]] for name in gauges.names[1:])
-        rows = torch.stack([at_bounds, *(_per_row(value, at_bounds) for value in told)])
+        rows = torch.stack([at_bounds, *(per_row(value, at_bounds) for value in told)])
         counted = rows.isfinite() & step.valid
         gauges.add(torch.where(counted, rows, 0.0).sum(1), counted.sum(1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pql.algorithms.base import P_LEARNER, Algorithm
 from pql.config import Config, make_env, read
 from pql.config.devices import device_for
 from pql.errors import UserError
+from pql.roles.actor import per_row
 from pql.roles.flat import Flat
 from pql.roles.normalizer import Normalizer
 from pql.roles.p_learner import DEPLOYED
@@ -29,6 +30,7 @@ class Result(NamedTuple):
     returns: np.ndarray  # (N - diverged,)
     lengths: np.ndarray  # (N - diverged,)
     diverged: int = 0
+    metrics: Mapping[str, np.ndarray] = {}  # the task's own that were asked for, (N - diverged,): means over an episode
 
 
 class Played(NamedTuple):
@@ -38,11 +40,13 @@ class Played(NamedTuple):
     lengths: np.ndarray  # (N,)
     whole: np.ndarray  # (N,) bool: it has not diverged
     alive: np.ndarray  # (N,) bool: it goes on
+    metrics: Mapping[str, np.ndarray] = {}  # (N,): means over the steps that tell one, NaN where none does
 
     def result(self, rows: slice = slice(None)) -> Result:
         """Of these environments."""
-        returns, lengths, whole, _ = (part[rows] for part in self)
-        return Result(returns[whole], lengths[whole], int((~whole).sum()))
+        whole = self.whole[rows]
+        metrics = {name: values[rows][whole] for name, values in self.metrics.items()}
+        return Result(self.returns[rows][whole], self.lengths[rows][whole], int((~whole).sum()), metrics)
 
 
 def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
@@ -50,7 +54,9 @@ def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict 
     return (so_far.result() for so_far in played(env, act, start))
 
 
-def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Played]:
+def played(
+    env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None, metrics: Sequence[str] = ()
+) -> Iterator[Played]:
     """Play the first episode of every environment; yields an incomplete `Result` after each vector step.
 
     The last one yielded is complete. Yielding lets a supervisor look after its processes in between.
@@ -58,11 +64,13 @@ def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | 
     Args:
         act: observations (N, obs_dim) -> actions (N, action_dim).
         start: an environment state to begin from, so that every evaluation meets the same initial states.
+        metrics: names of the task's own to watch.
     """
     obs = env.reset() if start is None else env.load_state_dict(start)
     count, diverged = env.num_envs, 0
     returns, lengths = np.zeros(count, np.float32), np.zeros(count, np.float32)
     alive, sound = np.ones(count, bool), np.ones(count, bool)
+    sums, told = np.zeros((2, len(metrics), count))
     for _ in range(env.max_episode_steps + 1):
         with torch.no_grad():
             step = env.step(act(obs))
@@ -73,9 +81,15 @@ def played(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | 
         if so_far > diverged:
             sound &= ~(alive & truncated & ~valid)
         diverged = so_far
+        for name, total, times in zip(metrics, sums, told):
+            value = per_row(step.info[name], step.reward).cpu().numpy()
+            counts = alive & np.isfinite(value)
+            total += np.where(counts, value, 0.0)
+            times += counts
         alive = alive & ~(terminated | truncated)
         obs = step.obs
-        yield Played(returns.copy(), lengths.copy(), sound & np.isfinite(returns), alive)
+        means = np.divide(sums, told, out=np.full_like(sums, np.nan), where=told > 0)
+        yield Played(returns.copy(), lengths.copy(), sound & np.isfinite(returns), alive, dict(zip(metrics, means)))
         if not alive.any():
             return
 
@@ -97,12 +111,10 @@ def _on_host(step: tasks.Step) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return reward, terminated, truncated, valid, 0 if diverged is None else int(diverged.sum())
 
 
-def play(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor]) -> Result:
-    """All of `episodes` at once."""
-    result = None
-    for result in episodes(env, act):  # noqa: B007 - the last one counts
-        pass
-    return result
+def play(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], metrics: Sequence[str] = ()) -> Result:
+    """All of `played` at once."""
+    *_, last = played(env, act, metrics=metrics)
+    return last.result()
 
 
 def random_policy(env: tasks.VectorEnv, seed: int = 0) -> Callable[[Tensor], Tensor]:
@@ -188,9 +200,9 @@ class TrainedPolicy(NamedTuple):
     manifest: dict[str, Any]
 
     def evaluate(self) -> Result:
-        """One episode per environment, without noise."""
+        """One episode per environment, without noise, and the task's own metrics."""
         with one_torch_thread():
-            return play(self.env, self.act)
+            return play(self.env, self.act, self.env.metric_names)
 
 
 def load_run(
@@ -241,30 +253,50 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
         "max": float(returns.max()),
         "mean_length": float(result.lengths.mean()),
         "returns": [float(value) for value in returns],
+        "metrics": {name: metric_report(values) for name, values in result.metrics.items()},
     }
+
+
+def metric_report(values: np.ndarray) -> dict[str, Any]:
+    """Of a metric's mean over an episode: the mean over those that tell one, its interval, and how many these are."""
+    values = values[np.isfinite(values)]
+    mean = float(values.mean()) if len(values) else None
+    return {"mean": mean, "mean_interval": bootstrap_interval(values), "episodes": len(values)}
 
 
 def report_text(values: dict[str, Any]) -> str:
     """`report` for people."""
     more = f"; {values['diverged']} more diverged (NaN or infinity) and are left out" if values["diverged"] else ""
     count = episodes_text(values["episodes"])
-    return (
-        f"{values['task']} after {values['env_steps']} env steps, {count} without noise{more}\n"
-        f"  mean return         {values['mean']:10.2f}   {interval_text(values['mean_interval'])}\n"
-        f"  interquartile mean  {values['interquartile_mean']:10.2f}   "
-        f"{interval_text(values['interquartile_mean_interval'])}\n"
-        f"  worst to best       {values['min']:10.2f}   to {values['max']:.2f}\n"
-        f"  mean length         {values['mean_length']:10.1f}   control steps"
-    )
+    rows = [
+        ("mean return", f"{values['mean']:.2f}", interval_text(values["mean_interval"])),
+        (
+            "interquartile mean",
+            f"{values['interquartile_mean']:.2f}",
+            interval_text(values["interquartile_mean_interval"]),
+        ),
+        ("worst to best", f"{values['min']:.2f}", f"to {values['max']:.2f}"),
+        ("mean length", f"{values['mean_length']:.1f}", "control steps"),
+    ]
+    for name, metric in values["metrics"].items():
+        if metric["episodes"]:
+            rows.append((name, f"{metric['mean']:.4g}", interval_text(metric["mean_interval"], ".4g")))
+    width = max(len(name) for name, *_ in rows)
+    return "\n".join([
+        f"{values['task']} after {values['env_steps']} env steps, {count} without noise{more}",
+        *(f"  {name:{width}}  {value:>10}   {rest}" for name, value, rest in rows),
+    ])  # fmt: skip
 
 
 def episodes_text(count: int) -> str:
     return f"{count} episode{'s' if count != 1 else ''}"
 
 
-def interval_text(interval: Any) -> str:
+def interval_text(interval: Any, form: str = ".2f") -> str:
     """A 95 % interval for people; one episode has none."""
-    return "95 % interval {:.2f} to {:.2f}".format(*interval) if interval else "no interval: one episode"
+    if not interval:
+        return "no interval: one episode"
+    return f"95 % interval {interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def interquartile_mean(values: np.ndarray) -> float:

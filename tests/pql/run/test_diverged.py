@@ -66,9 +66,13 @@ def test_evaluation_of_which_no_episode_is_left_tells_no_return(spoiled, tmp_pat
 
 def test_report_says_how_many_are_left_out(completed):
     trained = evaluation.load_run(str(completed[2]), 4)
-    values = evaluation.report(trained, evaluation.Result(np.array([1.0, 2.0]), np.array([5.0, 5.0]), 2))
+    values = evaluation.report(
+        trained, evaluation.Result(np.array([1.0, 2.0]), np.array([5.0, 5.0]), 2, {"at_goal": np.array([0.0, 1.0])})
+    )
     assert (values["episodes"], values["diverged"], values["mean"]) == (2, 2, 1.5)
-    assert "2 episodes without noise; 2 more diverged" in evaluation.report_text(values)
+    text = evaluation.report_text(values)
+    assert "2 episodes without noise; 2 more diverged" in text
+    assert text.splitlines()[-1].split() == ["at_goal", "0.5", "95", "%", "interval", "0", "to", "1"]
     with pytest.raises(UserError, match="all 4 episodes diverged"):
         evaluation.report(trained, evaluation.Result(np.array([]), np.array([]), 4))
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import tasks
-from pql.run.evaluation import bootstrap_interval, episodes, interquartile_mean, play
+from pql.run.evaluation import bootstrap_interval, episodes, interquartile_mean, metric_report, play
 
 
 class Countdown(tasks.VectorEnv):
@@ -34,8 +34,14 @@ class Countdown(tasks.VectorEnv):
         self.age = self.age * ~done
         terminated = done & (torch.arange(self.num_envs) % 2 == 0)
         none = torch.ones(self.num_envs, dtype=torch.bool)
+        nan = torch.full((self.num_envs,), float("nan"))
+        info = {
+            "steps": torch.tensor(float(self.steps)),
+            "at_end": torch.where(done, self.steps * 10.0, nan),
+            "never": nan,
+        }
         return tasks.Step(self.age[:, None], torch.ones(self.num_envs), terminated, done & ~terminated,
-                          self.age[:, None], none, {})  # fmt: skip
+                          self.age[:, None], none, info)  # fmt: skip
 
 
 def test_only_the_first_episode_of_each_environment_counts():
@@ -43,6 +49,19 @@ def test_only_the_first_episode_of_each_environment_counts():
     result = play(env, lambda obs: torch.zeros(9, 1))
     assert result.returns.tolist() == list(range(1, 10)) and result.lengths.tolist() == list(range(1, 10))
     assert env.steps == 9  # and it stops when the last has ended
+
+
+def test_a_tasks_own_metrics_are_means_over_an_episodes_steps_that_tell_one():
+    env = Countdown(3, short=True)  # the first environment plays three episodes, of which one counts
+    result = play(env, lambda obs: torch.zeros(3, 1), ["steps", "at_end", "never"])
+    assert result.metrics["steps"].tolist() == [1.0, 1.5, 2.0]
+    assert result.metrics["at_end"].tolist() == [10.0, 20.0, 30.0]
+    assert np.isnan(result.metrics["never"]).all()
+    found = metric_report(np.array([1.0, np.nan, 3.0]))
+    assert (found["mean"], found["episodes"]) == (2.0, 2) and found["mean_interval"][0] <= 2 <= found["mean_interval"][
+        1
+    ]
+    assert metric_report(result.metrics["never"]) == {"mean": None, "mean_interval": None, "episodes": 0}
 
 
 def test_evaluation_can_be_advanced_step_by_step():

@@ -122,8 +122,10 @@ def compiled(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Callable
 
     books = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
     with torch.no_grad(), _guards.tracing(_guards.TracingContext(books)):
-        # one compiler, in this process: a pool of its own would outlive a role that is killed
-        return _inductor.compile(graph, list(tensors), options={"compile_threads": 1})
+        # one compiler, in this process: a pool of its own would outlive a role that is killed; and code for as many
+        # threads as there are now, which not every torch tells apart where it looks for what is there
+        options = {"compile_threads": 1, "cpp.threads": torch.get_num_threads()}
+        return _inductor.compile(graph, list(tensors), options=options)
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

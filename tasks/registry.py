@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from tasks.border import look_at_first_step
 from tasks.env import TaskEnv
 from tasks.errors import TaskError
 from tasks.simulators.base import BACKENDS, Backend, Simulator
+from tasks.simulators.worker.errors import did_you_mean
 from tasks.task import Task
 from tasks.together import Sets
 
@@ -41,8 +41,7 @@ def brings_tasks(sim: str) -> bool:
 def get(name: str) -> type[Task]:
     """The class registered as `name`; raises TaskError naming the nearest where there is none."""
     if name not in _TASKS:
-        near = difflib.get_close_matches(name.lower(), [known.lower() for known in _TASKS], n=1, cutoff=0.5)
-        hint = next((f"did you mean {known}? " for known in names() if [known.lower()] == near), "")
+        hint = did_you_mean(name, names())
         raise TaskError(
             f"no task is called {name!r}; {hint}known: {', '.join(names())}; others' need sim=isaacgym, gymnasium, "
             "dm_control, mjlab or isaaclab"
@@ -148,8 +147,7 @@ def device_type(name: str, sim: str = "auto") -> tuple[str, str]:
 def _backend(name: str, sim: str, device: str | torch.device) -> Backend:
     if sim != "auto":
         if sim not in BACKENDS:
-            near = difflib.get_close_matches(sim, BACKENDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(sim, BACKENDS)
             raise TaskError(f"no simulator is called {sim!r}; {hint}known: auto, {', '.join(BACKENDS)}")
         backend = BACKENDS[sim]
         if backend.own_tasks is None and sim not in get(name).simulators:

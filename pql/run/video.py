@@ -66,7 +66,14 @@ def record(
         temporary.replace(path)
         return str(path)
     except Exception as error:  # a run is no worse for want of its video
-        warn(f"note: no video: {' '.join(str(error).split())}")
+        warn(f"note: no video: {reason(error)}")
         return None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in one line; an encoder's own words go to the terminal, its command to nobody."""
+    text, stopped, _ = str(error).partition("FFMPEG COMMAND:")
+    text = " ".join(text.split()) or type(error).__name__
+    return f"the encoder stopped ({text}); what it said stands above" if stopped else text

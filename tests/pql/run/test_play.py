@@ -15,6 +15,7 @@ import tasks
 from pql import config
 from pql.roles.learner import seed_of
 from pql.run import evaluation, trainer
+from pql.run.video import reason
 
 pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4 and Python 3.11")
 ROOT = Path(__file__).resolve().parents[3]
@@ -228,6 +229,12 @@ def test_video_plays_at_the_speed_of_life(run_copy, capsys):
     assert np.abs(frames[0].astype(int) - frames[20]).max() > 60  # something moves
     assert (run_copy / "video.mp4").stat().st_size < 2e6
     assert not list(run_copy.glob(".*part*"))
+
+
+def test_encoder_that_stops_is_told_in_one_line_without_its_command():
+    stopped = OSError("[Errno 32] Broken pipe\n\nFFMPEG COMMAND:\n/usr/bin/ffmpeg -y x.mp4\n\nFFMPEG STDERR OUTPUT:\n")
+    assert reason(stopped) == "the encoder stopped ([Errno 32] Broken pipe); what it said stands above"
+    assert reason(OSError("no\n disk")) == "no disk" and reason(KeyError()) == "KeyError"
 
 
 def test_play_without_opengl_still_evaluates(run_copy):

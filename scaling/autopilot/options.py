@@ -32,6 +32,7 @@ class Options:
     share: float = option(0.5, "of the budget that pilots may take", float)
     precision: float = option(1.5, "pilots end when the 90 % interval of the steps spans less than this factor", float)
     seeds: int = option(2, "seeds of each pilot", int)
+    seed: int = option(0, "the first of these: other pilots, and another run, of the same task", int)
     rounds: int = option(5, "pilot rounds at most", int)
     utd: list | None = option(None, "ratios of the first pilots; by default half, once, twice and 4 times the "
                                     "settings' own", numbers)  # fmt: skip
@@ -84,13 +85,15 @@ def _check(options: Options, training: Sequence[str]) -> None:
         raise InputError(f"precision={options.precision}: give a factor above 1, 1.5 for half as much again")
     if options.seeds < 2:
         raise InputError(f"seeds={options.seeds}: an interval needs two or more")
+    if options.seed < 0:
+        raise InputError(f"seed={options.seed}: give 0 or more")
     if options.rounds < 1:
         raise InputError(f"rounds={options.rounds}: give 1 or more")
     if options.utd is not None and options.sweep is not None:
         raise InputError("utd= and sweep= both name the first pilots: give one")
     if options.utd is not None and (len(set(options.utd)) < 3 or not all(0 < r < math.inf for r in options.utd)):
         raise InputError(f"utd={options.utd}: a law needs three positive ratios or more")
-    chosen = {"algo.utd", "algo.critic_updates_per_step", "seed", "max_env_steps", "max_time", "run_dir", "resume"}
+    chosen = {"algo.utd", "algo.critic_updates_per_step", "max_env_steps", "max_time", "run_dir", "resume"}
     for word in training:
         if word.partition("=")[0] in chosen:
             raise InputError(f"{word}: the autopilot chooses that; leave it out")
@@ -109,7 +112,8 @@ def claim(options: Options, words: Sequence[str]) -> None:
             before = json.loads(path.read_text())
         except ValueError:
             raise InputError(f"{path} is damaged: name another out folder") from None
-        changed = [key for key in asked if before.get(key) != asked[key]]
+        unsaid = {field.name: field.default for field in dataclasses.fields(options)}  # of a file from before the key
+        changed = [key for key in asked if before.get(key, unsaid.get(key)) != asked[key]]
         if changed and ((out / RUN).exists() or not AIMS.issuperset(changed)):
             first = min(changed, key=lambda key: key in AIMS)
             raise InputError(f"{out} was begun with {first}={_shown(before.get(first))}: name another out"

@@ -88,7 +88,7 @@ def first_round(options: Options, training: Sequence[str], defaults: Mapping[str
     del common[STEPS]
     points = [{UTD: ratio, STEPS: steps} for ratio in ratios]
     why = f"{len(ratios)} ratios around the settings' own, {options.seeds} seeds each"
-    return pilots(points, range(options.seeds), {"video": False, **limit, **common}, why)
+    return pilots(points, range(options.seed, options.seed + options.seeds), {"video": False, **limit, **common}, why)
 
 
 def varied(cells: Sequence[Cell]) -> list[str]:

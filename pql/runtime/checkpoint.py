@@ -168,11 +168,13 @@ def _known(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, int, s
 
 def newest(run_dir: Path, warn: Callable[[str], None] = print) -> tuple[Path, dict[str, Any]] | None:
     """The newest good checkpoint and its manifest; None where a run has none. Damaged ones are reported."""
-    for folder in reversed(found(run_dir)):
+    folders = found(run_dir)
+    while folders:
+        folder = folders.pop()
         try:
             return folder, verify(folder)
         except DamagedCheckpoint as error:
-            warn(f"warning: checkpoint {error}; falling back to the one before")
+            warn(f"warning: checkpoint {error}; {'falling back to the one' if folders else 'there is none'} before")
     return None
 
 

@@ -34,6 +34,14 @@ def test_none_where_there_is_none(tmp_path):
     assert checkpoint.newest(tmp_path) is None and checkpoint.found(tmp_path) == []
 
 
+def test_a_fall_back_is_said_only_where_there_is_something_to_fall_back_to(tmp_path):
+    for step in (1, 2):
+        (save(tmp_path, step, step) / "actor.safetensors").write_bytes(b"")
+    said = []
+    assert checkpoint.newest(tmp_path, said.append) is None
+    assert [line.partition("; ")[2] for line in said] == ["falling back to the one before", "there is none before"]
+
+
 def test_every_byte_counts(tmp_path):
     """A flip at any of 50 places of each file is noticed: CRC-32 finds every error of up to 32 bits in a row."""
     save(tmp_path, 1, 1.0)

@@ -61,6 +61,7 @@ class Autopilot:
         self.out = Path(options.out)
         self.pilot = self.out / "pilot"
         self.fitted: tuple[Any, Path] | None = None  # the last round's fit and the folder of its laws
+        self.scatter = (0.0, 0)  # of ln D between seeds, as that fit has it
 
     def say(self, text: str) -> None:
         """A line of the log, once: what is decided again after a kill is in it already."""
@@ -115,10 +116,14 @@ class Autopilot:
                 decided = more
                 continue
             span = rounds.width(plan)
+            low, high = interval(plan.env_steps)
+            self.say(f"round {number}: the law asks for {plan.env_steps[0]:.3g} steps to {self.options.target:g},"
+                     f" [{low:.3g}, {high:.3g}], at ratio {plan.utd[0]:.3g}, the cheapest in {plan.currency}; one seed"
+                     f" differs from another by a factor of {np.exp(np.sqrt(self.scatter[0])):.2f}")  # fmt: skip
             if span <= self.options.precision:
                 self.say(f"the steps to {self.options.target:g} are known to a factor of {span:.2f}: pilots are done")
                 return plan, laws
-            more = rounds.narrowing(plan, planner, cells, self.options, left)
+            more = rounds.narrowing(plan, planner, cells, self.options, left, float(np.sqrt(self.scatter[0])))
             if more is None:
                 break
             decided = more
@@ -152,22 +157,29 @@ class Autopilot:
     # ---- laws
 
     def learn(self, out: Path) -> tuple[set[float], planning.Plan | None, planning.Planner | None, str]:
-        """(ratios that reached the target, the plan and its planner or None, why there is none)."""
+        """(ratios that reached the target, the plan and its planner or None, why there is none).
+
+        Crossings are those of the median seed: what is predicted is one run, and runs of any length count as far as
+        they went, where a mean over seeds ends with its shortest.
+        """
         target = self.options.target
         table = read_curves(self.pilot).table
         low = float(end_levels(table, CELL)["lowest"].min())
         if low >= target:
-            raise InputError(f"target={target:g}: runs return {low:.4g} at their start already; give a higher one")
+            raise Stopped(f"target={target:g}: runs return {low:.4g} at their start already; give a higher target=,"
+                          " which these pilots serve as well")  # fmt: skip
         levels = low + (target - low) * np.linspace(0.5, 1.0, LEVELS)
         try:
             result = fitting.fit(fitting.Options(str(self.pilot), out=str(out), thresholds=list(levels),
-                                                 published=False, samples=500))  # fmt: skip
+                                                 published=False, samples=500, crossing="median_seed"))  # fmt: skip
         except InputError as error:
             return set(), None, None, str(error)
         write(result, out)
         self.fitted = result, out
         crossings = result.crossings
         at = np.flatnonzero(np.isclose(crossings.thresholds_, target))
+        if len(at):
+            self.scatter = outcome.scatter(crossings, int(at[0]))
         got = np.isfinite(crossings.steps_[0][:, at]).any(axis=1)
         ratios = set(crossings.cells_["utd"].to_numpy(dtype=float)[got].tolist())
         if len(ratios) < rounds.LEAST_RATIOS or result.law is None:
@@ -185,8 +197,7 @@ class Autopilot:
     def conclude(self, plan: planning.Plan, laws: Path) -> int:
         """Train at the recommended settings, compare with what was predicted."""
         saved = planning.SavedLaws(laws)
-        variance = float(np.median(saved.arrays["variance"])) * float(saved.arrays.get("seeds", 1.0))
-        steps = outcome.of_one_run(plan, variance, np.random.default_rng(0))
+        steps = outcome.of_one_run(plan, self.scatter, np.random.default_rng(0))
         words = dict(word.split("=", 1) for word in planning.overrides(plan, saved.json.get("settings")))
         low, high = interval(steps)
         words.pop("max_time", None)
@@ -201,6 +212,14 @@ class Autopilot:
         self.say(f"the run: ratio {plan.utd[0]:.4g}, batch size {plan.batch_size[0]:.4g}, learning rate"
                  f" {plan.learning_rate[0]:.3g}: {steps[0]:.3g} steps to {self.options.target:g}, 90 % of runs within"
                  f" [{low:.3g}, {high:.3g}]")  # fmt: skip
+        end = next((name for name, ratio in zip(("lowest", "highest"), saved.json["range"]["utd"])
+                    if np.isclose(plan.utd[0], ratio, rtol=0.05)), None)  # fmt: skip
+        if end is not None:
+            self.say(f"that is the {end} ratio that was run: beyond it may be cheaper still, which utd= would tell")
+        own = self.as_they_are(laws)
+        if own is not None:
+            self.say(f"by the same law the settings as they are, ratio {own.utd[0]:.4g}, ask for {own.env_steps[0]:.3g}"
+                     f" steps and {own.seconds[0]:.3g} seconds, the run for {plan.seconds[0]:.3g} seconds")  # fmt: skip
         if left <= (steps[0] if self.options.unit == "steps" else plan.seconds[0]):
             self.say(f"the {left:.4g} {self.options.unit} left of the budget are less than it needs: it goes that far")
         runs = {"the run": self.train("run", words)}
@@ -209,12 +228,15 @@ class Autopilot:
                       *saved.json.get("settings", {}).get("learning_rate_keys", [])}  # fmt: skip
             given = {word.partition("=")[0] for word in self.training}
             plain = {key: value for key, value in words.items() if key in given or key not in chosen}
-            plain["max_env_steps"] = str(2 * int(SURE * high))
+            far = interval(outcome.of_one_run(own, self.scatter, np.random.default_rng(0)))[1] if own else 2 * high
+            plain["max_env_steps"] = str(int(SURE * max(high, far)))
             runs["defaults"] = self.train("defaults", plain)
         report = {
             "target": self.options.target, "budget": self.options.amount, "unit": self.options.unit,
             "utd": float(plan.utd[0]), "batch_size": float(plan.batch_size[0]),
             "learning_rate": float(plan.learning_rate[0]), "predicted": outcome.predicted(plan, steps),
+            "predicted_defaults": own and outcome.predicted(
+                own, outcome.of_one_run(own, self.scatter, np.random.default_rng(0))),
             "runs": {name: dataclasses.asdict(found) for name, found in runs.items()},
             "spent": {"pilots": rounds.spent(self.pilot, self.options.unit),
                       **{name: rounds.spent(self.out / name, self.options.unit)
@@ -227,6 +249,16 @@ class Autopilot:
                  f"the run did not reach {self.options.target:g}; its best evaluation returned {found.best:.4g}")
         print(f"\n{outcome.show(report)}\n\n{self.out / 'report.json'}\n{laws / 'report.html'}")
         return 0 if found.env_steps is not None else 1
+
+    def as_they_are(self, laws: Path) -> planning.Plan | None:
+        """What the law says of the settings as they are; None where they are not known, or not ratio alone varied."""
+        if self.resolve is None or rounds.varied(load_plan(self.pilot).cells) != [rounds.UTD]:
+            return None
+        own = float(self.resolve(self.training)[rounds.UTD])
+        try:
+            return planning.make_plan(planning.Options(laws=str(laws), target=self.options.target, utd=own))[0]
+        except InputError:
+            return None
 
     def train(self, name: str, words: Mapping[str, str]) -> outcome.Reached:
         """One run, as a sweep of one cell: launched, resumed and requeued as any."""

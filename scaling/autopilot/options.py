@@ -61,7 +61,7 @@ def split(argv: Sequence[str]) -> tuple[Options, list[str], list[str]]:
         elif key in SWEEP_WORDS or key.startswith("launcher."):
             sweep.append(word)
         else:
-            meant = get_close_matches(key, own - {"seeds"}, 1, 0.8)
+            meant = get_close_matches(key, own, 1, 0.8)
             if meant:
                 raise InputError(f"unknown key {key!r}; did you mean {meant[0]!r}?")
             if len(parse_values(key, value)) > 1:

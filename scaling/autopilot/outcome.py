@@ -42,12 +42,27 @@ def reached(run_dir: Path, target: float) -> Reached:
     return Reached(float(crossed), *found, best)
 
 
-def of_one_run(plan: Plan, variance: float, rng: np.random.Generator) -> np.ndarray:
+def scatter(crossings: Crossings, level: int) -> tuple[float, int]:
+    """Variance of ln D between seeds of one setting, pooled over cells, and its degrees of freedom.
+
+    A seed that does not cross counts as if it did where it ends; a cell in which none is seen to tells nothing.
+    """
+    squares, freedom = 0.0, 0
+    for steps, ends in zip(crossings.seed_steps_, crossings.seed_ends_):
+        at = steps[:, level]
+        if np.isfinite(at[at > 0]).any():
+            logs = np.log(np.where(np.isfinite(at), at, ends)[at > 0])
+            squares, freedom = squares + ((logs - logs.mean()) ** 2).sum(), freedom + len(logs) - 1
+    return float(squares / max(freedom, 1)), freedom
+
+
+def of_one_run(plan: Plan, spread: tuple[float, int], rng: np.random.Generator) -> np.ndarray:
     """(R,) samples of the steps that one run needs: the law's, and beside it the scatter of a seed.
 
-    variance: of ln D between seeds.
+    spread: from `scatter`; known from so few seeds, it makes a Student t of a normal.
     """
-    noise = rng.standard_normal(len(plan.env_steps)) * np.sqrt(variance)
+    variance, freedom = spread
+    noise = rng.standard_t(max(freedom, 1), len(plan.env_steps)) * np.sqrt(variance)
     noise[0] = 0.0
     return plan.env_steps * np.exp(noise)
 

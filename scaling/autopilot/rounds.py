@@ -16,7 +16,8 @@ from scaling.report.plan import Plan, Planner
 from scaling.sweep.cell import last_metrics
 from scaling.sweep.plan_file import Cell, load_group, load_plan, make_request, write_json
 
-MARGIN = 1.3  # of the steps that the laws ask for: a run must be seen to cross
+MARGIN = 1.3  # of the steps that the laws ask for, at least: a run must be seen to cross
+SEEN = 1.28  # sd of ln D beyond them: nine runs of ten are
 LONGER = 2.0  # times the steps of runs that did not get there
 LEAST_RATIOS = 3  # that must reach the target before there is a law
 UTD, STEPS, SEED = "algo.utd", "max_env_steps", "seed"
@@ -130,17 +131,22 @@ def longer(
     return pilots(points, _fresh(cells, options.seeds), common_to(cells), why)
 
 
-def narrowing(plan: Plan, planner: Planner, cells: Sequence[Cell], options: Options, affordable: float) -> Round | None:
-    """The runs that narrow the steps' interval most per cost, as many as are affordable; None where none is."""
+def narrowing(plan: Plan, planner: Planner, cells: Sequence[Cell], options: Options, affordable: float,
+              scatter: float = 0.0) -> Round | None:  # fmt: skip
+    """The runs that narrow the steps' interval most per cost, as many as are affordable; None where none is.
+
+    scatter: sd of ln D between seeds.
+    """
     settings, keys = planner.laws.json["settings"], varied(cells)
     rates = {"algo.critic_lr", *settings.get("learning_rate_keys", [])}
     points, left = [], affordable
     for run in plan.next_runs:
-        steps = MARGIN * run["env_steps"]
+        steps = max(MARGIN, math.exp(SEEN * scatter)) * run["env_steps"]
         seconds = steps * float(planner.cost.seconds(np.array([run["utd"]]), np.array([run["batch_size"]]))[0])
-        left -= options.seeds * (steps if options.unit == "steps" else seconds)
-        if left < 0:
-            break
+        cost = options.seeds * (steps if options.unit == "steps" else seconds)
+        if cost > left:
+            continue
+        left -= cost
         values = {UTD: float(f"{run['utd']:.4g}"), "algo.batch_size": round(run["batch_size"]),
                   **dict.fromkeys(rates, float(f"{run['learning_rate']:.3g}"))}  # fmt: skip
         points.append({**{key: values[key] for key in keys}, STEPS: int(steps)})

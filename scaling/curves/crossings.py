@@ -176,7 +176,7 @@ class Crossings:
     steps_ (samples + 1, C, K) with +inf where never reached and 0 where reached before `first`; row 0: all seeds,
     interpolated; the others: seeds drawn anew, and the crossing drawn within its gap between two evaluations,
     table_ (tidy: one row per cell and threshold, D in (after, by]), notes_ (what was left out), and by seed
-    seed_steps_ [(seeds, K) of each cell].
+    seed_steps_ [(seeds, K) of each cell] and seed_ends_ [(seeds,) where each run ends].
     """
 
     def __init__(self, cell_columns: list[str], samples: int = 0, seed: int = 0, interpolate: bool = True,
@@ -195,7 +195,7 @@ class Crossings:
     def fit(self, curves: pd.DataFrame, thresholds: np.ndarray) -> Crossings:
         self.thresholds_ = np.atleast_1d(np.asarray(thresholds, dtype=float))
         rng = np.random.default_rng(self.seed)
-        rows, blocks, self.notes_, self.curves_, self.seed_steps_ = [], [], [], [], []
+        rows, blocks, self.notes_, self.curves_, self.seed_steps_, self.seed_ends_ = [], [], [], [], [], []
         for key, cell in curves.groupby(self.cell_columns, sort=True, dropna=False):
             steps, returns, notes = seed_matrix(cell)
             if self.kind == "mean":
@@ -228,6 +228,7 @@ class Crossings:
         starts, ends = (np.array([run[0][at] for run in runs]) for at in (0, -1))
         each = np.where(each <= starts[:, None], 0.0, each)
         self.seed_steps_.append(each)
+        self.seed_ends_.append(ends)
         return share_crossing(each, ends, weights, self.probability, middle=self.kind == "median_seed")
 
     def subset(self, keep: np.ndarray, levels: np.ndarray | None = None) -> Crossings:
@@ -235,9 +236,11 @@ class Crossings:
         out = copy.copy(self)
         out.cells_ = self.cells_[keep].reset_index(drop=True)
         out.steps_ = self.steps_[:, keep]
-        out.curves_ = [curve for curve, kept in zip(self.curves_, keep) if kept]
+        for name in ("curves_", "seed_steps_", "seed_ends_"):  # the last two are empty where the mean is what crosses
+            setattr(out, name, [of_cell for of_cell, kept in zip(getattr(self, name), keep) if kept])
         if levels is not None:
             out.steps_, out.thresholds_ = out.steps_[:, :, levels], self.thresholds_[levels]
+            out.seed_steps_ = [steps[:, levels] for steps in out.seed_steps_]
         out.table_ = out._tidy()
         return out
 

@@ -271,7 +271,7 @@ def _affordable(planner: Planner, options: Options, amount: float, kind: str, lo
 
 
 def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: int = 3) -> list[dict[str, Any]]:
-    """The runs that narrow the predicted D most per cost.
+    """The runs that narrow the predicted D most per cost: the variance removed over the run's budget.
 
     The bootstrap samples are a cloud of laws that the data allow. A run at sigma' observes ln D(sigma') with the noise
     of `seeds` seeds; to first order it removes cov^2 / (var + noise) of the variance of ln D at the plan's ratio.
@@ -295,7 +295,8 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
         gain = covariance**2 / (variance + noise)
         if before <= 0 or not candidates or gain[candidates].max() < 0.02 * before:
             break
-        at = max(candidates, key=lambda g: gain[g])
+        worth = [g for g in candidates if gain[g] >= 0.02 * before]
+        at = max(worth, key=lambda g: gain[g] / budget[0, g])
         candidates.remove(at)
         total = variance[at] + noise
         shrink = 1 / (1 + np.sqrt(noise / total))  # square-root filter: the cloud's spread is that of the posterior

@@ -60,10 +60,13 @@ def test_it_reaches_the_target_as_predicted_within_budget_at_the_cheapest_ratio_
 
 
 def test_runs_that_do_not_get_there_are_followed_by_longer_ones(fly, tmp_path):
-    assert fly("budget=2e6steps") == 0  # 62500 steps each; a ratio of a quarter needs 81000
+    assert fly("budget=1.4e6steps", "seed=5") == 0  # 43750 steps each; ratios of a quarter and a half need 81000, 55000
     log = (tmp_path / "loop/log.txt").read_text()
-    assert "have not reached the target: longer runs" in log or "known to a factor" in log
+    assert "round 2: 2 ratios have not reached the target: longer runs: 4 runs" in log  # and these got there:
+    assert "round 2: the law asks for" in log and "round 3: 2 ratios have not" not in log
     assert json.loads((tmp_path / "loop/report.json").read_text())["runs"]["the run"]["env_steps"]
+    seeds = {cell.overrides["seed"] for cell in load_plan(tmp_path / "loop/pilot").cells}
+    assert seeds >= {5, 6, 7, 8} and min(seeds) == 5
 
 
 def test_a_budget_in_seconds_ends_runs_by_their_clocks(tmp_path):
@@ -107,6 +110,15 @@ def test_what_cannot_be_reached_is_said_and_other_folders_are_left_alone(fly, tm
     assert fly("budget=3e5steps", f"out={tmp_path / 'other'}") == 2
 
 
+def test_a_target_that_runs_begin_with_is_said_to_be_one_and_its_pilots_serve_a_higher(fly, tmp_path):
+    assert fly("budget=4e5steps", "target=2", "eval_interval=500") == 1
+    log = (tmp_path / "loop/log.txt").read_text()
+    assert "stopped: target=2: runs return" in log and "at their start already; give a higher target=" in log
+    before = started(tmp_path)
+    assert fly("budget=8e5steps", "target=20", "eval_interval=500", "share=.25", "defaults=false") == 0
+    assert started(tmp_path)[: len(before)] == before and len(load_plan(tmp_path / "loop/pilot").cells) == len(before)
+
+
 def test_killed_anywhere_it_ends_as_if_it_had_not_been(fly, tmp_path):
     script = Path(__file__).parents[3] / "scripts" / "autopilot.py"
     words = [sys.executable, str(script), *COMMON, f"out={tmp_path / 'loop'}", "budget=6e6steps"]
@@ -130,11 +142,12 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(fly, tmp_path):
     [
         (["budget=1e6steps", "share=1"], "give a part of 1"),
         (["budget=1e15flops"], "give seconds of training"),
-        (["budget=1e6steps", "seed=1"], "the autopilot chooses that"),
+        (["budget=1e6steps", "run_dir=x"], "the autopilot chooses that"),
+        (["budget=1e6steps", "seed=-1"], "seed=-1: give 0 or more"),
         (["budget=1e6steps", "algo.batch_size=1,2"], "give algo.batch_size one value"),
         (["budget=1e6steps", "utd=1,2"], "three positive ratios"),
         (["budget=1e6steps", "seeds=1"], "two or more"),
-        (["budget=1e6steps", "sed=1", "rounnds=2"], "did you mean 'rounds'"),
+        (["budget=1e6steps", "rounnds=2"], "did you mean 'rounds'"),
         (["budget=20m"], "give utd=<ratios> and a budget in steps"),
     ],
 )

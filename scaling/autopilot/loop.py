@@ -29,6 +29,7 @@ from scaling.report import fit as fitting
 from scaling.report import plan as planning
 from scaling.report.html import write_report
 from scaling.report.laws_json import write
+from scaling.report.terminal import amount
 from scaling.sweep import cli as sweeping
 from scaling.sweep.plan_file import Resolver, load_plan, make_request, write_json
 
@@ -105,7 +106,7 @@ class Autopilot:
                 raise Stopped(f"no pilot has taken a step: scripts/sweep.py status out={self.pilot} shows why; mend it"
                               " and give the same command again")  # fmt: skip
             laws = self.out / "laws" / f"round-{number}"
-            self.say(f"round {number}: pilots have taken {spent:.4g} of {limit:.4g} {unit}; laws in {laws}")
+            self.say(f"round {number}: pilots have taken {amount(spent)} of {amount(limit)} {unit}; laws in {laws}")
             cells, left = load_plan(self.pilot).cells, limit - spent
             ratios, plan, planner, trouble = self.learn(laws)
             if plan is None:
@@ -116,10 +117,9 @@ class Autopilot:
                 decided = more
                 continue
             span = rounds.width(plan)
-            low, high = interval(plan.env_steps)
-            self.say(f"round {number}: the law asks for {plan.env_steps[0]:.3g} steps to {self.options.target:g},"
-                     f" [{low:.3g}, {high:.3g}], at ratio {plan.utd[0]:.3g}, the cheapest in {plan.currency}; one seed"
-                     f" differs from another by a factor of {np.exp(np.sqrt(self.scatter[0])):.2f}")  # fmt: skip
+            self.say(f"round {number}: the law asks for {within(plan.env_steps)} steps to {self.options.target:g} at"
+                     f" ratio {plan.utd[0]:.3g}, the cheapest in {plan.currency}; seeds scatter by a"
+                     f" factor of {np.exp(np.sqrt(self.scatter[0])):.2f}")  # fmt: skip
             if span <= self.options.precision:
                 self.say(f"the steps to {self.options.target:g} are known to a factor of {span:.2f}: pilots are done")
                 return plan, laws
@@ -197,9 +197,9 @@ class Autopilot:
     def conclude(self, plan: planning.Plan, laws: Path) -> int:
         """Train at the recommended settings, compare with what was predicted."""
         saved = planning.SavedLaws(laws)
-        steps = outcome.of_one_run(plan, self.scatter, np.random.default_rng(0))
+        steps = self.of_one_run(plan)
         words = dict(word.split("=", 1) for word in planning.overrides(plan, saved.json.get("settings")))
-        low, high = interval(steps)
+        high = interval(steps)[1]
         words.pop("max_time", None)
         words["seed"] = str(1 + max(int(cell.overrides["seed"]) for cell in load_plan(self.pilot).cells))
         words["max_env_steps"] = str(int(SURE * high))
@@ -210,33 +210,32 @@ class Autopilot:
         elif float(words["max_env_steps"]) > left:
             words["max_env_steps"] = str(int(left))
         self.say(f"the run: ratio {plan.utd[0]:.4g}, batch size {plan.batch_size[0]:.4g}, learning rate"
-                 f" {plan.learning_rate[0]:.3g}: {steps[0]:.3g} steps to {self.options.target:g}, 90 % of runs within"
-                 f" [{low:.3g}, {high:.3g}]")  # fmt: skip
+                 f" {plan.learning_rate[0]:.3g}: {within(steps)} steps to {self.options.target:g}, 90 % of runs")
         end = next((name for name, ratio in zip(("lowest", "highest"), saved.json["range"]["utd"])
                     if np.isclose(plan.utd[0], ratio, rtol=0.05)), None)  # fmt: skip
         if end is not None:
             self.say(f"that is the {end} ratio that was run: beyond it may be cheaper still, which utd= would tell")
         own = self.as_they_are(laws)
         if own is not None:
-            self.say(f"by the same law the settings as they are, ratio {own.utd[0]:.4g}, ask for {own.env_steps[0]:.3g}"
-                     f" steps and {own.seconds[0]:.3g} seconds, the run for {plan.seconds[0]:.3g} seconds")  # fmt: skip
+            self.say(f"by the same law the settings as they are, ratio {own.utd[0]:.4g}, ask for"
+                     f" {amount(own.env_steps[0])} steps and {amount(own.seconds[0])} seconds, the run for"
+                     f" {amount(plan.seconds[0])} seconds")  # fmt: skip
         if left <= (steps[0] if self.options.unit == "steps" else plan.seconds[0]):
-            self.say(f"the {left:.4g} {self.options.unit} left of the budget are less than it needs: it goes that far")
+            self.say(f"the {amount(left)} {self.options.unit} left of the budget are less than it needs: it ends there")
         runs = {"the run": self.train("run", words)}
         if self.options.defaults:
             chosen = {"algo.utd", "algo.batch_size", "algo.critic_lr",
                       *saved.json.get("settings", {}).get("learning_rate_keys", [])}  # fmt: skip
             given = {word.partition("=")[0] for word in self.training}
             plain = {key: value for key, value in words.items() if key in given or key not in chosen}
-            far = interval(outcome.of_one_run(own, self.scatter, np.random.default_rng(0)))[1] if own else 2 * high
+            far = interval(self.of_one_run(own))[1] if own else 2 * high
             plain["max_env_steps"] = str(int(SURE * max(high, far)))
             runs["defaults"] = self.train("defaults", plain)
         report = {
             "target": self.options.target, "budget": self.options.amount, "unit": self.options.unit,
             "utd": float(plan.utd[0]), "batch_size": float(plan.batch_size[0]),
             "learning_rate": float(plan.learning_rate[0]), "predicted": outcome.predicted(plan, steps),
-            "predicted_defaults": own and outcome.predicted(
-                own, outcome.of_one_run(own, self.scatter, np.random.default_rng(0))),
+            "predicted_defaults": own and outcome.predicted(own, self.of_one_run(own)),
             "runs": {name: dataclasses.asdict(found) for name, found in runs.items()},
             "spent": {"pilots": rounds.spent(self.pilot, self.options.unit),
                       **{name: rounds.spent(self.out / name, self.options.unit)
@@ -244,11 +243,15 @@ class Autopilot:
         }  # fmt: skip
         write_json(self.out / "report.json", report)
         found = runs["the run"]
-        self.say(f"the run reached {self.options.target:g} after {found.env_steps:.4g} steps"
+        self.say(f"the run reached {self.options.target:g} after {amount(found.env_steps)} steps"
                  if found.env_steps is not None else
                  f"the run did not reach {self.options.target:g}; its best evaluation returned {found.best:.4g}")
         print(f"\n{outcome.show(report)}\n\n{self.out / 'report.json'}\n{laws / 'report.html'}")
         return 0 if found.env_steps is not None else 1
+
+    def of_one_run(self, plan: planning.Plan) -> np.ndarray:
+        """(R,) samples of the steps that one run of a plan needs."""
+        return outcome.of_one_run(plan, self.scatter, np.random.default_rng(0))
 
     def as_they_are(self, laws: Path) -> planning.Plan | None:
         """What the law says of the settings as they are; None where they are not known, or not ratio alone varied."""
@@ -299,6 +302,12 @@ def main(argv: Sequence[str], resolve: Resolver | None = None) -> int:
         return 128 + signal.SIGINT
 
 
+def within(samples: np.ndarray) -> str:
+    """`16,500 [11,600, 26,400]`."""
+    low, high = interval(samples)
+    return f"{amount(samples[0])} [{amount(low)}, {amount(high)}]"
+
+
 def _describe(options: Options, first: rounds.Round) -> None:
     """What a flight would do."""
     print(f"round 1: {first.why}: {len(first)} runs")
@@ -306,7 +315,7 @@ def _describe(options: Options, first: rounds.Round) -> None:
         print(f"  {keys}: {', '.join(map(str, values))}")
     cost = first.cost(options.unit)
     if cost is not None:
-        print(f"  {cost:.4g} {options.unit} at most, of {options.amount:.4g}")
+        print(f"  {amount(cost)} {options.unit} at most, of {amount(options.amount)}")
     print(f"then up to {options.rounds - 1} rounds more, until the steps to {options.target:g} are known to a factor of"
-          f" {options.precision:g} or {options.share * options.amount:.4g} {options.unit} are spent;")  # fmt: skip
+          f" {options.precision:g} or {amount(options.share * options.amount)} {options.unit} are spent;")  # fmt: skip
     print("then one run at the cheapest ratio, with what is left")

@@ -14,7 +14,7 @@ from scaling.curves.run_directories import read_metrics, read_run_directories
 from scaling.curves.table import CELL
 from scaling.laws.uncertainty import interval
 from scaling.report.plan import Plan
-from scaling.report.terminal import table
+from scaling.report.terminal import amount, table
 
 
 @dataclass
@@ -83,13 +83,13 @@ def show(report: dict[str, Any]) -> str:
     names = {"env_steps": "env steps", "updates": "critic updates", "seconds": "seconds of training"}
     for name, said in names.items():
         known = report["predicted"].get(name)
-        guess = "-" if known is None else f"{known['value']:.3g}"
+        guess = "-" if known is None else amount(known["value"])
         low, high = (None, None) if known is None else known["interval"]
-        within = "" if low is None else f"[{low:.3g}, {high:.3g}]"
-        columns = [f"{run[name]:.3g}" if run[name] is not None else "not reached" for run in report["runs"].values()]
+        within = "" if low is None else f"[{amount(low)}, {amount(high)}]"
+        columns = [amount(run[name]) if run[name] is not None else "not reached" for run in report["runs"].values()]
         rows.append((said, guess, within, *columns))
     head = ("  to the target", "predicted", "90 % of runs", *report["runs"])
     spent, unit = report["spent"], report["unit"]
-    took = ", ".join(f"the {name} {amount:.4g}" for name, amount in spent.items())
-    text = f"{unit.capitalize()} taken: {took}; the budget was {report['budget']:.4g}."
+    took = ", ".join(f"the {name} {amount(taken)}" for name, taken in spent.items())
+    text = f"{unit.capitalize()} taken: {took}; the budget was {amount(report['budget'])}."
     return "\n".join([table(head, [("  " + row[0], *row[1:]) for row in rows]), "", textwrap.fill(text, 80)])

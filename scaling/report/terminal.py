@@ -31,3 +31,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         padded = [c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths))]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def amount(value: float) -> str:
+    """Three digits, in full below ten millions: 16,500, 4.21, 1.23e+07."""
+    text = f"{float(value):.3g}"
+    return f"{float(text):,.0f}" if 100 <= abs(float(text)) < 1e7 else text

@@ -34,7 +34,7 @@ from scaling.sweep import cli as sweeping
 from scaling.sweep.plan_file import Resolver, load_plan, make_request, write_json
 
 LEVELS = 5
-SURE = 1.1  # the run may take this much more than the steps that 95 % of runs need
+SURE = 1.5  # the run may take this much more than the steps that 95 % of runs need: some seeds are stuck for long
 
 
 class Stopped(Exception):
@@ -245,9 +245,17 @@ class Autopilot:
         found = runs["the run"]
         self.say(f"the run reached {self.options.target:g} after {amount(found.env_steps)} steps"
                  if found.env_steps is not None else
-                 f"the run did not reach {self.options.target:g}; its best evaluation returned {found.best:.4g}")
+                 f"the run did not reach {self.options.target:g} in {words['max_env_steps']} steps; its best evaluation"
+                 f" returned {found.best:.4g}" + self.how_to_go_on(int(words["max_env_steps"])))  # fmt: skip
         print(f"\n{outcome.show(report)}\n\n{self.out / 'report.json'}\n{laws / 'report.html'}")
         return 0 if found.env_steps is not None else 1
+
+    def how_to_go_on(self, steps: int) -> str:
+        """The words that train the run for as long again; none where it is not ours to train."""
+        if self.resolve is None:
+            return ""
+        run = self.out / "run" / load_plan(self.out / "run").cells[0].run_dir
+        return f"; to go on: scripts/train.py run_dir={run} resume=true max_env_steps={2 * steps}"
 
     def of_one_run(self, plan: planning.Plan) -> np.ndarray:
         """(R,) samples of the steps that one run of a plan needs."""

@@ -80,6 +80,11 @@ def test_a_budget_in_seconds_ends_runs_by_their_clocks(tmp_path):
     assert 0 < report["spent"]["run"] <= 5000 - report["spent"]["pilots"]
     ratios = {cell.overrides["algo.utd"] for cell in load_plan(tmp_path / "loop/pilot").cells}
     assert {0.25, 0.5, 1.0, 2.0} <= ratios  # around the settings' own
+    own = report["predicted_defaults"]["env_steps"]
+    assert own["value"] == pytest.approx(truth(0.5), rel=0.15) and own["interval"][0] < truth(0.5) < own["interval"][1]
+    assert "by the same law the settings as they are, ratio 0.5, ask for" in (tmp_path / "loop/log.txt").read_text()
+    (run,) = (tmp_path / "loop/run/runs").iterdir()
+    assert flight.how_to_go_on(500) == f"; to go on: scripts/train.py run_dir={run} resume=true max_env_steps=1000"
 
 
 def test_pilots_of_a_sweep_file_vary_what_it_varies_and_keep_what_it_fixes(fly, tmp_path):

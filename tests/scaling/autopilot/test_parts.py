@@ -12,6 +12,7 @@ from scaling.autopilot import outcome, rounds
 from scaling.autopilot.options import Options
 from scaling.curves.crossings import Crossings
 from scaling.report.plan import next_runs
+from scaling.report.terminal import amount
 from scaling.sweep.plan_file import Cell
 
 
@@ -77,3 +78,8 @@ def test_of_runs_that_tell_as_much_the_cheaper_comes_first():
     plan = SimpleNamespace(model_size=None, utd=np.array([2.0]))
     found = next_runs(planner, plan, 1.0, seeds=2)
     assert found[0]["utd"] == 2.0 and found[0]["sd_after"] < found[0]["sd_before"]
+
+
+def test_amounts_are_written_out_until_they_are_long():
+    said = [amount(value) for value in (0.08764, 4.214, 99.96, 16_523, 1_234_567, 1.234e7, np.inf)]
+    assert said == ["0.0876", "4.21", "100", "16,500", "1,230,000", "1.23e+07", "inf"]

@@ -12,7 +12,7 @@ import numpy as np
 from scaling.autopilot.options import FIRST_RATIOS, Options
 from scaling.errors import InputError
 from scaling.laws.uncertainty import interval
-from scaling.report.plan import Plan, Planner
+from scaling.report.plan import Plan, Planner, next_runs, scale_of
 from scaling.sweep.cell import last_metrics
 from scaling.sweep.plan_file import Cell, load_group, load_plan, make_request, write_json
 
@@ -140,7 +140,8 @@ def narrowing(plan: Plan, planner: Planner, cells: Sequence[Cell], options: Opti
     settings, keys = planner.laws.json["settings"], varied(cells)
     rates = {"algo.critic_lr", *settings.get("learning_rate_keys", [])}
     points, left = [], affordable
-    for run in plan.next_runs:
+    target, in_steps = plan.target / scale_of(planner.laws, plan.task), options.unit == "steps"
+    for run in next_runs(planner, plan, target, options.seeds, in_steps=in_steps):
         steps = max(MARGIN, math.exp(SEEN * scatter)) * run["env_steps"]
         seconds = steps * float(planner.cost.seconds(np.array([run["utd"]]), np.array([run["batch_size"]]))[0])
         cost = options.seeds * (steps if options.unit == "steps" else seconds)

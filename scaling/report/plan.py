@@ -270,14 +270,16 @@ def _affordable(planner: Planner, options: Options, amount: float, kind: str, lo
     return a, False
 
 
-def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: int = 3) -> list[dict[str, Any]]:
-    """The runs that narrow the predicted D most per cost: the variance removed over the run's budget.
+def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: int = 3,
+              in_steps: bool = False) -> list[dict[str, Any]]:  # fmt: skip
+    """The runs that narrow the predicted D most per cost: the variance removed over the run's budget, or its steps.
 
     The bootstrap samples are a cloud of laws that the data allow. A run at sigma' observes ln D(sigma') with the noise
     of `seeds` seeds; to first order it removes cov^2 / (var + noise) of the variance of ln D at the plan's ratio.
     Proposals are greedy; each conditions the cloud as an ensemble Kalman update with a deterministic square root does.
     """
     steps, _, budget = planner.curves(target, plan.model_size)
+    price = steps[0] if in_steps else budget[0]
     if len(steps) < 100:
         return []
     goal = np.log(steps[1:, np.argmin(np.abs(np.log(planner.grid / plan.utd[0])))])
@@ -296,7 +298,7 @@ def next_runs(planner: Planner, plan: Plan, target: float, seeds: int, count: in
         if before <= 0 or not candidates or gain[candidates].max() < 0.02 * before:
             break
         worth = [g for g in candidates if gain[g] >= 0.02 * before]
-        at = max(worth, key=lambda g: gain[g] / budget[0, g])
+        at = max(worth, key=lambda g: gain[g] / price[g])
         candidates.remove(at)
         total = variance[at] + noise
         shrink = 1 / (1 + np.sqrt(noise / total))  # square-root filter: the cloud's spread is that of the posterior

@@ -49,7 +49,11 @@ def test_one_run_scatters_beside_the_law_by_as_much_as_few_seeds_can_tell():
     assert low == pytest.approx(100 * np.exp(-0.2 * 2.3534), rel=0.01)
 
 
-def pilots(plan, affordable, scatter):
+def pilots(affordable, scatter, monkeypatch):
+    runs = [{"utd": utd, "batch_size": 64, "learning_rate": 1e-3, "env_steps": steps}
+            for utd, steps in ((1.0, 10_000.0), (2.0, 1000.0))]  # fmt: skip
+    monkeypatch.setattr(rounds, "next_runs", lambda *_, in_steps: runs if in_steps else [])
+    plan = SimpleNamespace(env_steps=np.linspace(900, 1100, 100), target=1.0, task=None)
     cells = [Cell("", "", "", {rounds.UTD: utd, rounds.STEPS: 1000, rounds.SEED: seed})
              for utd in (1.0, 2.0) for seed in (0, 1)]  # fmt: skip
     planner = SimpleNamespace(laws=SimpleNamespace(json={"settings": {}}),
@@ -57,15 +61,12 @@ def pilots(plan, affordable, scatter):
     return rounds.narrowing(plan, planner, cells, Options(target=1.0, budget="1e6steps"), affordable, scatter)
 
 
-def test_narrowing_pilots_are_long_enough_for_nine_of_ten_and_what_is_too_dear_does_not_bar_the_rest():
-    runs = [{"utd": utd, "batch_size": 64, "learning_rate": 1e-3, "env_steps": steps}
-            for utd, steps in ((1.0, 10_000.0), (2.0, 1000.0))]  # fmt: skip
-    plan = SimpleNamespace(next_runs=runs, env_steps=np.linspace(900, 1100, 100))
-    (axis, values), seeds = next(iter(pilots(plan, 1e6, 0.5).axes.items())), pilots(plan, 1e6, 0.5).axes["seed"]
+def test_narrowing_pilots_are_long_enough_for_nine_of_ten_and_what_is_too_dear_does_not_bar_the_rest(monkeypatch):
+    (axis, values), (_, seeds) = pilots(1e6, 0.5, monkeypatch).axes.items()
     assert axis == "algo.utd,max_env_steps" and seeds == [2, 3]
     assert values == [[1.0, int(10_000 * np.exp(1.28 * 0.5))], [2.0, int(1000 * np.exp(1.28 * 0.5))]]
-    assert next(iter(pilots(plan, 10_000, 0.0).axes.values())) == [[2.0, 1300]]
-    assert pilots(plan, 100, 0.0) is None
+    assert next(iter(pilots(10_000, 0.0, monkeypatch).axes.values())) == [[2.0, 1300]]
+    assert pilots(100, 0.0, monkeypatch) is None
 
 
 def test_of_runs_that_tell_as_much_the_cheaper_comes_first():
@@ -73,11 +74,14 @@ def test_of_runs_that_tell_as_much_the_cheaper_comes_first():
     steps = 1000.0 * np.repeat(draws[:, None], 3, axis=1)
     grid = np.array([1.0, 2.0, 4.0])
     laws = SimpleNamespace(arrays={"seeds": 2, "variance": np.array([0.02])}, json={"range": {"utd": [2.0, 2.0]}})
-    planner = SimpleNamespace(curves=lambda target, size: (steps, steps, steps * [3.0, 1.0, 2.0]), grid=grid, laws=laws,
+    budget = steps * [3.0, 1.0, 2.0]
+    planner = SimpleNamespace(curves=lambda target, size: (steps, steps, budget), grid=grid, laws=laws,
                               batch=np.ones((501, 3)), rate=np.ones((501, 3)), others={})  # fmt: skip
     plan = SimpleNamespace(model_size=None, utd=np.array([2.0]))
     found = next_runs(planner, plan, 1.0, seeds=2)
     assert found[0]["utd"] == 2.0 and found[0]["sd_after"] < found[0]["sd_before"]
+    steps[0, 1] *= 4  # that many more steps, for as much compute: dear to a budget of steps
+    assert [next_runs(planner, plan, 1.0, 2, in_steps=counted)[0]["utd"] for counted in (False, True)] == [2.0, 1.0]
 
 
 def test_amounts_are_written_out_until_they_are_long():

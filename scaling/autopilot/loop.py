@@ -95,6 +95,7 @@ class Autopilot:
         """Rounds of pilots until the law is sharp enough or their share is spent; the plan, the folder of its laws."""
         unit, limit = self.options.unit, self.options.share * self.options.amount
         files = [self.pilot / f"round-{number}.yaml" for number in range(1, self.options.rounds + 1)]
+        ended = f"rounds={self.options.rounds} are flown"
         known = sum(path.exists() for path in files)  # the last of these may have been cut short, those before were not
         for number, path in list(enumerate(files, 1))[max(0, known - 1) :]:
             if not path.exists():
@@ -125,13 +126,14 @@ class Autopilot:
                 return plan, laws
             more = rounds.narrowing(plan, planner, cells, self.options, left, float(np.sqrt(self.scatter[0])))
             if more is None:
+                ended = "no pilots that would narrow it further fit into their share"
                 break
             decided = more
         if plan is None:
             raise Stopped(f"{trouble} after {self.options.rounds} rounds: raise rounds=, or lower target=")
         if plan.undetermined:
             raise Stopped("the pilots do not tell the steps within a factor of ten: raise budget= or share=")
-        self.say(f"pilots end with the steps known to a factor of {span:.2f}")
+        self.say(f"{ended}: pilots end with the steps known to a factor of {span:.2f}")
         return plan, laws
 
     def first(self) -> rounds.Round:

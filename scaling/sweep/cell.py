@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from scaling.errors import InputError
+from scaling.sweep.cores import hand_on_priority
 from scaling.sweep.locks import BEAT_S, HOST, STALE_S, CellLock
 from scaling.sweep.plan_file import Cell, load_plan, write_json
 
@@ -137,6 +138,7 @@ class CellJob:
                 command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=lock.fds,
                 start_new_session=True, preexec_fn=lambda: _tie_to(parent))
             self._child = child
+            hand_on_priority(child.pid)
             if self._stops:  # asked between fork and here
                 self._signal_child(signal.SIGTERM)
             self._await_child(lock.beat)

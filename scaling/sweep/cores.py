@@ -1,4 +1,7 @@
-"""How many cores this process may use: its affinity, and its container's share of time, which the affinity hides."""
+"""How many cores this process may use: its affinity, and its container's share of time, which the affinity hides.
+
+And how urgently: Linux weighs sessions against each other (autogroups), and a session of its own begins anew.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,16 @@ def usable_cores(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup
     """The cores to use: those of the affinity, as many as the tightest quota of the cgroups above pays for."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return cores[: max(1, math.floor(min(quota(root, membership), len(cores))))]
+
+
+def hand_on_priority(process: int, proc: Path = Path("/proc")) -> None:
+    """Give a child in a session of its own the priority of this one's (sched(7), "The autogroup feature")."""
+    try:
+        nice = (proc / "self/autogroup").read_text().split()[-1]  # "/autogroup-25 nice 19"
+        if nice != "0":
+            (proc / str(process) / "autogroup").write_text(nice)
+    except (OSError, IndexError):  # no autogroups here, or a priority that may not be given
+        pass
 
 
 def quota(root: Path, membership: Path) -> float:

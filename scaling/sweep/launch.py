@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from scaling.errors import InputError, nearest
 from scaling.sweep.cell import EXIT_CODES, HELD, STOPPED, is_done, lock_path, read_record
-from scaling.sweep.cores import usable_cores
+from scaling.sweep.cores import hand_on_priority, usable_cores
 from scaling.sweep.locks import holder
 from scaling.sweep.packing import ALONE, Packing
 from scaling.sweep.plan_file import CFG, PLAN, Cell, Plan, load_group, load_plan
@@ -238,9 +238,11 @@ def _start(out: Path, cells: Sequence[Cell], options: Mapping[str, Any], slots: 
     log = out / "cells" / f"{cells[0].hash}.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as stream:
-        return subprocess.Popen(  # its own session: Ctrl-C reaches the sweep alone, which forwards it in order
+        worker = subprocess.Popen(  # its own session: Ctrl-C reaches the sweep alone, which forwards it in order
             [sys.executable, "-m", module, str(os.getpid()), json.dumps(job), *cores],
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, env=environment)
+    hand_on_priority(worker.pid)
+    return worker
 
 
 class PlanGuard:

@@ -186,10 +186,15 @@ class Autopilot:
         ratios = set(crossings.cells_["utd"].to_numpy(dtype=float)[got].tolist())
         if len(ratios) < rounds.LEAST_RATIOS or result.law is None:
             return ratios, None, None, f"{len(ratios)} ratios reach {target:g}, and a law needs {rounds.LEAST_RATIOS}"
+        options = planning.Options(laws=str(out), target=target, seeds=self.options.seeds)
         try:
-            plan, _, planner = planning.make_plan(
-                planning.Options(laws=str(out), target=target, seeds=self.options.seeds)
-            )
+            plan, _, planner = planning.make_plan(options)
+            sure = outcome.proven(crossings, int(at[0])) or sorted(ratios)
+            held = float(np.clip(plan.utd[0], sure[0], sure[-1]))
+            if not np.isclose(held, plan.utd[0], rtol=0.02):
+                self.say(f"the law would go to ratio {plan.utd[0]:.3g}, where pilots have yet to arrive: it is held at"
+                         f" {held:.3g}")  # fmt: skip
+                plan, _, planner = planning.make_plan(dataclasses.replace(options, utd=held))
         except InputError as error:
             raise Stopped(str(error)) from None
         return ratios, plan, planner, ""

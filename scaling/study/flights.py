@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scaling.autopilot.outcome import of_one_run, scatter
+from scaling.autopilot.outcome import of_one_run, proven, scatter
 from scaling.autopilot.rounds import LEAST_RATIOS
 from scaling.cli import main, numbers, option
 from scaling.curves.crossings import Crossings
@@ -46,16 +46,18 @@ class Options:
     seed: int = option(0, "of the draw of pilots", int)
 
 
-def fly(pilots: pd.DataFrame, target: float, kind: str, options: Options) -> tuple[Any, tuple[float, int]] | None:
-    """(law, scatter between seeds) of pilots, or None where too few ratios reach the target."""
+def fly(pilots: pd.DataFrame, target: float, kind: str, options: Options) -> tuple[Any, tuple[float, int], set] | None:
+    """(law, scatter between seeds, ratios that may be chosen) of pilots; None where too few reach the target."""
     low = float(end_levels(pilots, CELL)["lowest"].min())
     crossings = Crossings(CELL, options.samples, kind=kind).fit(pilots, low + (target - low) * LEVELS)
-    if np.isfinite(crossings.steps_[0, :, -1]).sum() < LEAST_RATIOS:
+    arrived = crossings.cells_["utd"][np.isfinite(crossings.steps_[0, :, -1])]
+    if len(arrived) < LEAST_RATIOS:
         return None
+    sure = set(arrived if kind == "mean" else proven(crossings, -1) or arrived)
     points = data_points(crossings, np.random.default_rng(0))
     seeds = float(crossings.cells_["seeds"].median())
     known = (float(np.median(points.variance)) * seeds, 10**6) if kind == "mean" else scatter(crossings, -1)
-    return fit_data_law(points, np.random.default_rng(0)), known
+    return fit_data_law(points, np.random.default_rng(0)), known, sure
 
 
 def replay(runs: pd.DataFrame, target: float, kind: str, chosen: list, options: Options) -> list[dict[str, Any]] | None:
@@ -67,12 +69,13 @@ def replay(runs: pd.DataFrame, target: float, kind: str, chosen: list, options: 
     others = Crossings(CELL, kind="median_seed").fit(runs[~runs["seed"].isin(chosen)].reset_index(drop=True), [target])
     rows = []
     for at, utd in enumerate(others.cells_["utd"]):
-        law, between = found
+        law, between, sure = found
         steps = law.predict_samples(np.array([utd]), len(law.thresholds_) - 1, law.tasks_[0])[:, 0]
         low, high = interval(of_one_run(SimpleNamespace(env_steps=steps), between, np.random.default_rng(0)))
-        for came, end in zip(others.seed_steps_[at][:, 0], others.seed_ends_[at]):
+        first = others.cells_["first"][at]
+        for came, end in zip(np.maximum(others.seed_steps_[at][:, 0], first), others.seed_ends_[at]):
             rows.append({"utd": utd, "predicted": steps[0], "low": low, "high": high, "came": came, "end": end,
-                         "price": 1 + options.update * utd})  # fmt: skip
+                         "price": 1 + options.update * utd, "sure": utd in sure})  # fmt: skip
     return rows
 
 
@@ -93,7 +96,8 @@ def score(flights: list[pd.DataFrame | None]) -> list[str]:
     faster, gains = [], []
     for flight in flew:
         first = flight.groupby("utd").first()
-        best, own = (first["predicted"] * first["price"]).idxmin(), first.index[len(first) // 2]
+        price = (first["predicted"] * first["price"])[first["sure"]]
+        best, own = price.idxmin(), first.index[len(first) // 2]
         seconds = [(flight["came"] * flight["price"])[flight["utd"] == utd].to_numpy() for utd in (best, own)]
         if best != own:
             faster += list((seconds[0] < seconds[1])[np.isfinite(np.minimum(*seconds))])

@@ -40,6 +40,13 @@ def test_seeds_scatter_as_their_logarithms_do_within_each_ratio():
     assert outcome.scatter(late, 0)[0] == pytest.approx(0.5 * 1.5**2, rel=0.05)  # at least as late as it ended
 
 
+def test_a_ratio_is_proven_by_three_of_four_of_its_pilots():
+    arrive = {1.0: [True] * 4, 2.0: [True] * 3 + [False], 4.0: [True] * 2 + [False] * 2, 8.0: [True], 16.0: [False]}
+    table = curves(*((utd, seed, 1000 if there else 9000, 4000)
+                     for utd, all_of_it in arrive.items() for seed, there in enumerate(all_of_it)))  # fmt: skip
+    assert outcome.proven(Crossings(["utd"], kind="median_seed").fit(table, [0.5, 1.0]), 1) == [1.0, 2.0, 8.0]
+
+
 def test_one_run_scatters_beside_the_law_by_as_much_as_few_seeds_can_tell():
     plan = SimpleNamespace(env_steps=np.full(200_001, 100.0))
     steps = outcome.of_one_run(plan, (0.04, 3), np.random.default_rng(0))

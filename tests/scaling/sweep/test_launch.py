@@ -323,8 +323,8 @@ def test_corrupt_files_count_as_not_done_and_not_started(sweep):
 def test_cells_are_as_urgent_as_their_sweep(tmp_path):
     trainer = tmp_path / "trainer.py"
     trainer.write_text(f"open({str(tmp_path / 'said')!r}, 'w').write(open('/proc/self/autogroup').read())")
-    sweep = (f"{sys.executable} scripts/sweep.py out={tmp_path / 'out'} 'trainer={sys.executable} {trainer}' seed=0 max_env_steps=9"
-             " launcher.retries=0")  # fmt: skip
+    sweep = (f"{sys.executable} scripts/sweep.py out={tmp_path / 'out'} 'trainer={sys.executable} {trainer}' seed=0"
+             " max_env_steps=9 launcher.retries=0")  # fmt: skip
     subprocess.run(["bash", "-c", f"echo 7 > /proc/self/autogroup; {sweep}"], cwd=ROOT, start_new_session=True,
                    stdout=subprocess.DEVNULL, timeout=90)  # fmt: skip
     assert (tmp_path / "said").read_text().split()[-1] == "7"

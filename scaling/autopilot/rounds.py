@@ -19,6 +19,7 @@ from scaling.sweep.plan_file import Cell, load_group, load_plan, make_request, w
 MARGIN = 1.3  # of the steps that the laws ask for, at least: a run must be seen to cross
 SEEN = 1.28  # sd of ln D beyond them: nine runs of ten are
 LONGER = 2.0  # times the steps of runs that did not get there
+LENGTHS = 0.5
 LEAST_RATIOS = 3  # that must reach the target before there is a law
 UTD, STEPS, SEED = "algo.utd", "max_env_steps", "seed"
 
@@ -58,7 +59,9 @@ def pilots(points: Sequence[Mapping[str, Any]], seeds: Sequence[int], fixed: Map
 
 
 def first_round(options: Options, training: Sequence[str], defaults: Mapping[str, Any]) -> Round:
-    """Pilots at several ratios for half of the pilots' share, equally much each; or those of a sweep file.
+    """Pilots at several ratios for half of the pilots' share; or those of a sweep file.
+
+    Steps are shared out by ratio^-LENGTHS, as low ratios need more of them; seconds equally, which come to the same.
 
     Args:
         training: `key=value` words of all runs.
@@ -87,7 +90,9 @@ def first_round(options: Options, training: Sequence[str], defaults: Mapping[str
     common = make_request({}, [*training, f"{STEPS}={steps}"]).fixed
     limit = {"eval_interval": max(1, steps // 25)} if options.unit == "steps" else {"max_time": each}
     del common[STEPS]
-    points = [{UTD: ratio, STEPS: steps} for ratio in ratios]
+    weights = np.array(ratios) ** -LENGTHS
+    lengths = steps * weights / weights.mean() if options.unit == "steps" else np.full(len(ratios), steps)
+    points = [{UTD: ratio, STEPS: max(1, int(length))} for ratio, length in zip(ratios, lengths)]
     why = f"{len(ratios)} ratios around the settings' own, {options.seeds} seeds each"
     return pilots(points, range(options.seed, options.seed + options.seeds), {"video": False, **limit, **common}, why)
 

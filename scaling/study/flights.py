@@ -3,7 +3,8 @@
     python -m scaling.study.flights curves=docs/results/scaling/cartpole16/curves.csv.gz where="learning_rate > 0.0005"
 
 Each setting (batch size, learning rate) of the table is a task of its own: some of its seeds are the pilots at every
-ratio, cut where the shortest ends, and their law says how many steps one run needs. All its other seeds are such runs.
+ratio, of as many steps in all as if each ended with the shortest, and their law says how many steps one run needs. All
+its other seeds are such runs.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Options:
     targets: list = option([250.0, 350.0, 430.0], "returns to reach", numbers)
     seeds: int = option(2, "pilots at each ratio", int)
     flights: int = option(7, "sets of pilots per setting, of different seeds", int)
+    lengths: float = option(0.5, "pilots' lengths fall with the ratio to this power; 0: all alike", float)
     update: float = option(90.0, "transitions that take as long as one update", float)
     samples: int = option(300, "of each law", int)
     seed: int = option(0, "of the draw of pilots", int)
@@ -62,7 +64,10 @@ def fly(pilots: pd.DataFrame, target: float, kind: str, options: Options) -> tup
 
 def replay(runs: pd.DataFrame, target: float, kind: str, chosen: list, options: Options) -> list[dict[str, Any]] | None:
     """A row per ratio and run that was not among the pilots: what their law predicted, and what came out."""
-    flown = runs["seed"].isin(chosen) & (runs["env_steps"] <= runs.groupby("utd")["env_steps"].max().min())
+    ends = runs.groupby("utd")["env_steps"].max()
+    weights = ends.index.to_numpy() ** -options.lengths
+    length = dict(zip(ends.index, ends.min() * weights / weights.mean()))
+    flown = runs["seed"].isin(chosen) & (runs["env_steps"] <= runs["utd"].map(length))
     found = fly(runs[flown].reset_index(drop=True), target, kind, options)
     if found is None:
         return None

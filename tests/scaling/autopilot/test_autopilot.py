@@ -60,7 +60,8 @@ def test_it_reaches_the_target_as_predicted_within_budget_at_the_cheapest_ratio_
 
 
 def test_runs_that_do_not_get_there_are_followed_by_longer_ones(fly, tmp_path):
-    assert fly("budget=1.4e6steps", "seed=5") == 0  # 43750 steps each; ratios of a quarter and a half need 81000, 55000
+    # 81200, 57400, 28700, 20300 steps by ratio, which need 80600, 54800, 31500, 26600
+    assert fly("budget=1.5e6steps", "seed=5", "utd=0.25,0.5,2,4") == 0
     log = (tmp_path / "loop/log.txt").read_text()
     assert "round 2: 2 ratios have not reached the target: longer runs: 4 runs" in log  # and these got there:
     assert "round 2: the law asks for" in log and "round 3: 2 ratios have not" not in log

@@ -56,6 +56,14 @@ def test_one_run_scatters_beside_the_law_by_as_much_as_few_seeds_can_tell():
     assert low == pytest.approx(100 * np.exp(-0.2 * 2.3534), rel=0.01)
 
 
+def test_low_ratios_get_more_of_the_first_rounds_steps_and_all_get_as_long():
+    words, ratios = {rounds.UTD: 1.0, rounds.STEPS: 5000}, [1.0, 4.0, 16.0]
+    steps = rounds.first_round(Options(target=1.0, budget="84000steps", utd=ratios, seeds=2), [], words)
+    assert next(iter(steps.axes.values())) == [[1.0, 6000], [4.0, 3000], [16.0, 1500]]  # 21000 for each of two seeds
+    seconds = rounds.first_round(Options(target=1.0, budget="1200s", utd=ratios, seeds=2), [], words)
+    assert next(iter(seconds.axes.values())) == [[ratio, 5000] for ratio in ratios] and seconds.fixed["max_time"] == 50
+
+
 def pilots(affordable, scatter, monkeypatch):
     runs = [{"utd": utd, "batch_size": 64, "learning_rate": 1e-3, "env_steps": steps}
             for utd, steps in ((1.0, 10_000.0), (2.0, 1000.0))]  # fmt: skip

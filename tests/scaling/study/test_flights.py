@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scaling.errors import InputError
-from scaling.study.flights import Options, run, score
+from scaling.study.flights import Options, least, run, score
 
 
 def flight(**changed):
@@ -22,6 +22,7 @@ def flight(**changed):
 def test_runs_are_scored_against_predictions_and_ratios_against_the_middle_one():
     # 240, 300, 450: the lowest ratio is chosen, and is the faster in both runs, 180 * 2 to 150 * 3 and so on
     assert score([flight(), None]) == ["2", "1", "6", "125%", "+112%", "50%", "1", "100%", "0.80"]
+    assert least([flight(), None]) == pytest.approx(1 / 3)  # 1.5 and 3 about 2.25
     none_sure = flight(sure=[False, False, True, True, True, True])
     assert score([none_sure])[-3:] == ["0", "-", "-"]
     unfinished = flight(came=np.inf, end=[1000, 1000, 150, 150, 150, 150])  # of four it is not known

@@ -14,12 +14,20 @@ import torch
 from torch import Tensor, nn
 
 
-class _ReLU(torch.autograd.Function):
+class _Kept(torch.autograd.Function):
+    """What keeps its output for its derivative, of one run or of several (vmap)."""
+
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp(min=0)
-        ctx.save_for_backward(y)
-        return y
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+
+class _ReLU(_Kept):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clamp(min=0)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -27,12 +35,10 @@ class _ReLU(torch.autograd.Function):
         return grad * y.sign()
 
 
-class _ELU(torch.autograd.Function):
+class _ELU(_Kept):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = nn.functional.elu(x)
-        ctx.save_for_backward(y)
-        return y
+    def forward(x: Tensor) -> Tensor:
+        return nn.functional.elu(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ Here the update is traced with its derivatives, as operations on what it reads a
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any, Callable, Sequence
 
 import torch
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pql.algorithms.activations import for_a_compiler
 from pql.algorithms.base import Nets
+from pql.roles.recorded import compiled, say_not_compiled
 from pql.roles.together import at, stand_in
 
 Improve = Callable[[Any, Sequence[Tensor]], "dict[str, Tensor]"]  # (rows, noise of each stage) -> measurements
@@ -32,14 +32,11 @@ def fuse(learner: Any, rows: Any) -> Improve:
     try:
         return Fused(learner, rows)
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, Untraceable) else error
-        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        reason = reason.partition(". ")[0]
-        advice = "install a C++ compiler (g++)"
+        cause, advice = error, "install a C++ compiler (g++)"
         if isinstance(error, Untraceable):
+            cause = error.__cause__ or error
             advice = f"let algo={learner.cfg.name} look at no tensor's value in its losses (torch.where for if)"
-        advice += ", or give compile=false"
-        print(f"note: not compiled ({reason}), so updates are slower: {advice}", file=sys.stderr, flush=True)
+        say_not_compiled(cause, f"{advice}, or give compile=false")
         return learner.improve
 
 
@@ -108,24 +105,6 @@ class Fused:
         with torch.no_grad():
             inputs, _ = tree_flatten((rows, noises, self.factors()))
             return dict(zip(self.names, self.compiled(*self.state, *inputs)))
-
-
-def compiled(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Callable[..., Any]:
-    """A graph of operations as one function of tensors like these, none of which asks for a gradient.
-
-    What was compiled once, by whatever process, comes from inductor's cache on disk. It looks there only where somebody
-    keeps books of shapes, as torch.compile does, which goes through Python's bytecode; shapes here are constant.
-    """
-    from torch import _guards, _inductor
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    books = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    with torch.no_grad(), _guards.tracing(_guards.TracingContext(books)):
-        # one compiler, in this process: a pool of its own would outlive a role that is killed; and code for as many
-        # threads as there are now, which not every torch tells apart where it looks for what is there
-        options = {"compile_threads": 1, "cpp.threads": torch.get_num_threads()}
-        return _inductor.compile(graph, list(tensors), options=options)
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -96,9 +96,10 @@ class Learners:
 
     Args:
         numbers: option of the algorithm -> its values (K,), where these differ.
+        compile: make one function of losses and gradients.
     """
 
-    def __init__(self, learners: Sequence[Learner], numbers: Mapping[str, Tensor]):
+    def __init__(self, learners: Sequence[Learner], numbers: Mapping[str, Tensor], compile: bool = False):
         self.learners, self.first = learners, learners[0]
         first = self.first
         self.weights, self.grad = in_common([learner.weights for learner in learners])
@@ -133,7 +134,7 @@ class Learners:
         self.publisher = stand_in(first, {"box": self.box, "weights.data": self.weights})
         self.taus = {group.name: self._taus(i) for i, group in enumerate(first.groups) if group.tau is not None}
         self.gather = Recorded(lambda unit: self.all(gather, unit))
-        self.gradients = [Recorded(functools.partial(self._gradients, stage)) for stage in first.stages]
+        self.gradients = [Recorded(functools.partial(self._gradients, stage), compile) for stage in first.stages]
         generators, graphs = [learner.generator for learner in learners], first.graphed_step.enabled
         self.graphed_step = TorchGraph(self.step, first.device, generators, graphs, "updates")
         self.graphed_diagnose = TorchGraph(self.diagnose, first.device, [], graphs, "diagnoses")

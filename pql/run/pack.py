@@ -133,6 +133,8 @@ def _train_pack(members: Sequence[Member], interrupt: Interrupt) -> list[dict[st
         pace = pace_alone(cfgs[0], env.spaces, parts[0].survey, env.metric_names)
         for monitor in monitors:
             monitor.pace_alone = pace
+        if pack.compiles:
+            monitors[0].progress.message("compiling the gradients of all: half a minute the first time")
         try:
             pack.run(watch)
             if not interrupt.name:

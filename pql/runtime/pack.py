@@ -21,6 +21,7 @@ from pql.roles.build import LEARNERS, Parts, make_replay
 from pql.roles.learner import Learner, seed_of
 from pql.roles.pack import Actors, Learners, lay_out_rings, share_counters
 from pql.runtime import checkpoint, sync
+from pql.runtime.packing import compiles
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
@@ -35,7 +36,8 @@ class Pack:
     """
 
     def __init__(self, cfgs: Sequence[Any], parts: Sequence[Parts], numbers: Mapping[str, torch.Tensor]):
-        # the losses are those of the pack: there is nothing else to compile
+        self.compiles = compiles(cfgs[0], len(cfgs))
+        # the gradients are those of the pack: of a replica there is nothing to compile
         self.cfgs, self.numbers = [dataclasses.replace(cfg, compile=False) for cfg in cfgs], numbers
         self.shared = [part.shared for part in parts]
         lay_out_rings(self.shared)
@@ -70,7 +72,7 @@ class Pack:
                 actor.begin(obs[actor.env.rows])
         share_counters(self.shared)
         self.actors = Actors(actors, self.env)
-        self.learners = [Learners(learners, self.numbers) for learners in (v_learners, p_learners)]
+        self.learners = [Learners(some, self.numbers, self.compiles) for some in (v_learners, p_learners)]
 
     def run(self, monitors: Any) -> None:
         """Train until the monitors, seen as one, are finished; ends with checkpoints."""

@@ -23,6 +23,7 @@ UPDATE_S, STEP_S = 1e-3, 2.5e-3
 FLOPS, ENV_S = 2e10, 2e-5
 MOST = 16  # more save hardly anything
 WORTH = 1.25  # what is saved must be worth what a pack costs: its start, and that its cells wait for each other
+COMPILED = 30_000  # critic updates of all runs: as many win back what a compiler takes the first time
 
 
 class Size(NamedTuple):
@@ -48,6 +49,11 @@ def size_of(cfg: Config, at_a_time: int = 1) -> Size:
     flops = survey(algorithms.make(cfg.algo, env.spaces)).flops[V_LEARNER]
     pays = cfg.device == "cpu" and not cfg.compile and saves(cfg, flops, MOST) >= WORTH  # a GPU was not measured
     return Size(MOST if pays else 1, fits)
+
+
+def compiles(cfg: Config, count: int) -> bool:
+    """Whether the gradients of so many runs are compiled: where that is asked for, or the runs are long enough."""
+    return cfg.device == "cpu" and (cfg.compile or count * cfg.algo.utd * cfg.max_env_steps >= COMPILED)
 
 
 def ring_bytes(cfg: Config, spaces: Spaces) -> int:

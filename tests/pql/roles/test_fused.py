@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pql import config
-from pql.roles import fused
+from pql.roles import fused, recorded
 from pql.roles.build import make_replay, prepare
 from pql.roles.p_learner import PLearner
 from pql.roles.together import at
@@ -129,7 +129,7 @@ def test_what_was_compiled_once_comes_from_the_cache(tmp_path, monkeypatch):
     found = []
     for support, added in ((1.0, 1), (1.0, 1), (2.0, 1), (1.0, 2)):
         before = hits()
-        (value,) = fused.compiled(affine(support, added), [torch.zeros(3)])(torch.ones(3))
+        (value,) = recorded.compiled(affine(support, added), [torch.zeros(3)])(torch.ones(3))
         assert float(value) == support + added
         found.append(hits() > before)
     assert found[:2] == [False, True] and not found[3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -50,13 +52,18 @@ def replicas(tmp_path, algo, together):
     return shareds, made
 
 
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="compiled gradients need a C++ compiler")
+
+
 @pytest.mark.filterwarnings("ignore:(?s).*grad and param do not obey")
-@pytest.mark.parametrize("algo", ["pql", "sac"])
-def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_path, double, algo):
+@pytest.mark.parametrize(
+    "algo, compile", [("pql", None), ("sac", None), pytest.param("pql", "p_learner", marks=needs_compiler)]
+)
+def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_path, double, algo, compile, capsys):
     _, alone = replicas(tmp_path / "alone", algo, together=False)
     shareds, members = replicas(tmp_path / "pack", algo, together=True)
     share_counters(shareds)
-    packs = [Learners([roles[role] for roles in members], {}) for role in LEARNERS]
+    packs = [Learners([roles[role] for roles in members], {}, compile == role) for role in LEARNERS]
     if torch.__version__ < "2.5":  # it can't read several rings at once, which is known before a pack begins
         with pytest.raises(RuntimeError, match="Batching rule not implemented"):
             packs[0].try_losses()
@@ -76,6 +83,7 @@ def test_updates_in_float64_are_those_of_learners_alone_to_twelve_digits(tmp_pat
                 assert torch.allclose(state[name].double(), expected[name].double(), rtol=1e-12, atol=1e-13), name
             board, other = (learner.shared.boards[role].sums for learner in (mine[role], theirs[role]))
             assert torch.allclose(board, other, rtol=1e-12) and board[-1] == UPDATES
+    assert "not compiled" not in capsys.readouterr().err
 
 
 class Part:
@@ -111,7 +119,8 @@ def test_counters_that_differ_are_not_made_one():
         as_one(parts, "count")
 
 
-def test_what_is_recorded_happens_once_at_every_call_the_first_included():
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=needs_compiler)])
+def test_what_is_recorded_happens_once_at_every_call_the_first_included(compile, capsys):
     total, weight = torch.zeros(2), torch.full((2,), 3.0, requires_grad=True)
 
     def add(x):
@@ -119,7 +128,7 @@ def test_what_is_recorded_happens_once_at_every_call_the_first_included():
         (slope,) = torch.autograd.grad((weight * total).sum() ** 2, [weight])
         return {"twice": total * 2, "slope": slope}
 
-    recorded = Recorded(add)
+    recorded = Recorded(add, compile)
     for by, sums in ((1.0, 1.0), (2.0, 3.0), (-1.0, 2.0)):
         found = recorded({"by": torch.full((2,), by)})
         assert total.tolist() == [sums] * 2 and found["twice"].tolist() == [2 * sums] * 2
@@ -127,3 +136,4 @@ def test_what_is_recorded_happens_once_at_every_call_the_first_included():
         assert found["slope"].tolist() == [2 * (2 * float(weight.detach()[0]) * sums) * sums] * 2
         with torch.no_grad():
             weight.add_(1.0)  # what it reads is read anew
+    assert "not compiled" not in capsys.readouterr().err

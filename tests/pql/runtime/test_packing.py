@@ -38,6 +38,13 @@ def test_small_networks_are_packed_and_what_arithmetic_binds_is_not(cartpole, mo
     assert packing.size_of(dataclasses.replace(cfg, compile=True)).best == 1
 
 
+def test_gradients_of_many_updates_are_compiled(cartpole):
+    cfg = dataclasses.replace(cartpole, max_env_steps=60_000)  # 3750 updates of each
+    assert packing.compiles(cfg, 16) and not packing.compiles(cfg, 4)
+    assert packing.compiles(dataclasses.replace(cfg, compile=True), 2)
+    assert not packing.compiles(dataclasses.replace(cfg, device="cuda"), 16)
+
+
 def test_what_cannot_be_packed_says_why(cartpole):
     with pytest.raises(UserError, match="runtime=parallel trains one run at a time"):
         packing.size_of(dataclasses.replace(cartpole, runtime="parallel"))

@@ -60,6 +60,7 @@ def make(
     step_timeout: float = 5.0,
     plugins: Sequence[str] = (),
     python: str | None = None,
+    metrics: Sequence[str] = (),
     **task_options: Any,
 ) -> VectorEnv:
     """Make `num_envs` environments of task `name`, already reset.
@@ -84,7 +85,9 @@ def make(
             have for a step or a reset; what takes longer counts as hung.
         plugins: files or modules that worker processes import first, where environments are registered; those of this
             process are the caller's to import.
-        python: the interpreter that has "mjlab" or "isaaclab"; None is this one.
+        python: the interpreter that has "gymnasium", "dm_control", "mjlab" or "isaaclab"; None is this one.
+        metrics: what a step's `info` shall tell of "gymnasium", by its environments' own: "is_success" as it is in an
+            episode's last step, "success/max", "success/mean": over an episode; of the newest one that ended.
         task_options: arguments of the task's class, of `gymnasium.make`, of the suite's task or the factory; for
             IsaacGymEnvs, mjlab and Isaac Lab `cfg`, overrides of the task's configuration.
 
@@ -100,10 +103,13 @@ def make(
         raise TaskError(f"contacts_per_env must be at least 1 (or None for the default), not {contacts_per_env!r}")
     backend = _backend(name, sim, device)
     if python is not None and "python" not in backend.options:
-        others = " and ".join(other.name for other in BACKENDS.values() if "python" in other.options)
+        others = ", ".join(other.name for other in BACKENDS.values() if "python" in other.options)
         raise TaskError(f"sim={backend.name} runs in this interpreter: drop sim.python, which is for {others}")
+    if metrics and "metrics" not in backend.options:
+        raise TaskError(f"sim={backend.name} tells what its tasks do: drop sim.metrics, which is for gymnasium")
     options = {"device": _device(backend, device), "seed": seed, "threads": threads}
-    more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins, "python": python}
+    more = {"contacts_per_env": contacts_per_env, "step_timeout": step_timeout, "plugins": plugins, "python": python,
+            "metrics": metrics}  # fmt: skip
     options.update({key: more[key] for key in backend.options})
     if backend.own_tasks is not None:
         if not isinstance(seed, int):

@@ -45,7 +45,7 @@ def load(overrides: list[str], composed: dict[Any, DictConfig] | None = None) ->
     new = [name for name in map(str, plugins) if "plugins" not in given and not tasks.is_imported(name)]
     if new:
         print(f"importing {', '.join(new)}, as {given['run_dir']}/config.yaml says")
-    import_plugins(plugins)
+    import_plugins(plugins, given.get("sim.python"))
     options: dict[str, Any] = {}
     if saved is None and given.get("data") is not None and not {"task", "task.name"} & given.keys():
         words, options = offline.task_words(given)

@@ -12,5 +12,5 @@ def make_env(cfg: Config, num_envs: int, seed: int, threads: int | None = None) 
     sim = cfg.sim
     return tasks.make(
         cfg.task.name, num_envs, sim.name, cfg.device, seed, threads, sim.contacts_per_env, sim.step_timeout,
-        cfg.plugins, sim.python, **options,
+        cfg.plugins, sim.python, sim.metrics, **options,
     )  # fmt: skip

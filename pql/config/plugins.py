@@ -12,12 +12,17 @@ import tasks
 from pql.errors import UserError
 
 
-def import_plugins(plugins: list[str]) -> None:
-    """Import each file or module, so that the tasks and algorithms in it are registered."""
+def import_plugins(plugins: list[str], python: str | None = None) -> None:
+    """Import each file or module, so that the tasks and algorithms in it are registered.
+
+    Raises:
+        UserError: where one isn't there; with the remedy, if `python`, which steps the environments, may have it.
+    """
     try:
         tasks.import_plugins(plugins)
     except tasks.TaskError as error:
-        raise UserError(str(error)) from error
+        remedy = f"; what {python} is to import instead, name by task=<module>:<id>" if python else ""
+        raise UserError(f"{error}{remedy}") from error
 
 
 def confirm(cfg: DictConfig, path: Path, plugins: Sequence[str], trust: bool) -> None:

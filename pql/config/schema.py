@@ -31,7 +31,10 @@ class SimConfig:
     step_timeout: float = key(
         5.0, "seconds for a step or a reset: gymnasium, dm_control: of one environment; mjlab, isaaclab: of all"
     )
-    python: Optional[str] = key(None, "mjlab, isaaclab: the interpreter that has them; null: this one")
+    python: Optional[str] = key(
+        None, "gymnasium, dm_control, mjlab, isaaclab: the interpreter that has them; null: this one"
+    )
+    metrics: List[str] = key([], "gymnasium: keys of info to tell of each episode: at its end; success/max, x/mean")
 
 
 @dataclass

@@ -46,12 +46,8 @@ def _isaacgym(function: str) -> Callable[..., Any]:
     return lambda *args, **kwargs: getattr(importlib.import_module(module), function)(*args, **kwargs)
 
 
-def _needs(package: str, extra: str) -> Callable[..., str | None]:
-    def unavailable(device_type: str = "cpu") -> str | None:
-        found = importlib.util.find_spec(package)
-        return None if found else f"needs {package.replace('_', '-')}: pip install .[{extra}]"
-
-    return unavailable
+def _by_interpreter(device_type: str = "") -> None:
+    """Of simulators that another interpreter may have: the one that is asked for says whether they are there."""
 
 
 def _make_by_name(module: str, *first: str) -> Callable[..., VectorEnv]:
@@ -71,9 +67,9 @@ register_simulator(
     Backend("mujoco_warp", "cuda", _mujoco_warp_unavailable, _make_mujoco_warp, None, ("cpu",), ("contacts_per_env",))
 )
 register_simulator(Backend("mujoco", "cpu", _mujoco_unavailable, _make_mujoco))
-for _name, _extra in (("gymnasium", "gym"), ("dm_control", "dmc")):
-    _made_by = _needs(_name, _extra), _make_by_name(_name), _asked_by_name
-    register_simulator(Backend(_name, "cpu", *_made_by, ("cuda",), ("step_timeout", "plugins")))
-for _name in ("mjlab", "isaaclab"):  # whether they are there depends on the interpreter that is asked for
-    _made_by = (lambda device_type="cuda": None), _make_by_name("lab", _name), _asked_by_name
+for _name, _more in (("gymnasium", ("plugins", "metrics")), ("dm_control", ("plugins",))):
+    _made_by = _by_interpreter, _make_by_name(_name), _asked_by_name
+    register_simulator(Backend(_name, "cpu", *_made_by, ("cuda",), ("step_timeout", "python", *_more)))
+for _name in ("mjlab", "isaaclab"):
+    _made_by = _by_interpreter, _make_by_name("lab", _name), _asked_by_name
     register_simulator(Backend(_name, "cuda", *_made_by, ("cpu",), ("step_timeout", "python")))

@@ -7,6 +7,7 @@ from typing import Any, Sequence
 import torch
 
 from tasks.base import VectorEnv
+from tasks.simulators import interpreter
 from tasks.simulators.pool import Pool
 
 
@@ -18,7 +19,9 @@ def make_env(
     seed: int,
     threads: int | None,
     step_timeout: float,
+    python: str | None,
     plugins: Sequence[str],
+    metrics: Sequence[str],
 ) -> VectorEnv:
     """`num_envs` environments of the id `name` in a pool of worker processes; called by `tasks.make`.
 
@@ -27,6 +30,10 @@ def make_env(
     Args:
         options: arguments of `gymnasium.make` (max_episode_steps, and what the environment's constructor takes); with
             `vectorization_mode` among them those of `gymnasium.make_vec`, one vector environment in each worker.
+        python: the workers' interpreter, which needs gymnasium and what it needs; None is this one.
+        metrics: of `info`, see `tasks.simulators.worker.told`.
     """
-    arguments = {"name": name, "options": options, "seed": seed, "plugins": list(plugins)}
-    return Pool(name, "gymnasium_share", arguments, num_envs, threads, device, step_timeout)
+    here = "pip install .[gym], or name one that has it by sim.python=<its virtual environment>/bin/python"
+    interpreter.look("gymnasium", ["gymnasium", "numpy"], "pip install gymnasium", here, python)
+    arguments = {"name": name, "options": options, "seed": seed, "plugins": list(plugins), "metrics": list(metrics)}
+    return Pool(name, "gymnasium_share", arguments, num_envs, threads, device, step_timeout, python, metrics)

@@ -6,18 +6,15 @@ ours it runs `tasks` alone, which needs torch and numpy, both of which these pac
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import os
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tasks.base import VectorEnv
 from tasks.errors import TaskError
+from tasks.simulators import interpreter
 from tasks.simulators.remote import START, RemoteEnv
 
 # What a simulator is called -> the package, the module of ours that makes its environments, how it is installed.
@@ -27,7 +24,6 @@ LABS = {
 }
 OPTIONS = {"action_scale": 1.0, "cfg": {}}
 TIMES_AS_LONG = 10.0  # as any step so far has taken: then one counts as hung, if that is more than its seconds
-LOOK = "import importlib.util as u, sys; print([p for p in sys.argv[1:] if not u.find_spec(p)])"
 
 
 def make_env(
@@ -77,7 +73,8 @@ class LabEnv(RemoteEnv):
         if unknown:
             raise TaskError(f"sim={sim} takes task.options.action_scale and task.cfg.<field>, no options {unknown}")
         package, module, install = LABS[sim]
-        _look(sim, package, install, python)
+        own = f"give it a virtual environment of its own ({install}), named by sim.python=<environment>/bin/python"
+        interpreter.look(sim, [package, "torch", "numpy"], install, own, python)
         path, colon, _ = name.partition(":")
         if colon and path.endswith(".py"):  # the process works in a folder of its own
             name = f"{os.path.abspath(path)}{name[len(path) :]}"
@@ -116,25 +113,3 @@ class LabEnv(RemoteEnv):
         seconds = START if self._longest is None else max(self._limit, TIMES_AS_LONG * self._longest)
         return seconds, "", "sim.step_timeout allows more"
 
-
-def _look(sim: str, package: str, install: str, python: str | None) -> None:
-    """Raises TaskError where the interpreter isn't one, or lacks the package."""
-    if python is None:
-        if importlib.util.find_spec(package) is None:
-            raise TaskError(
-                f"sim={sim} needs {package}, which isn't installed here: give it a virtual environment of its own "
-                f"({install}) and name that by sim.python=<environment>/bin/python"
-            )
-        return
-    where = Path(python).expanduser()
-    if where.is_dir():
-        raise TaskError(f"sim.python={python} is a folder: name its interpreter, {where / 'bin' / 'python'}")
-    try:
-        words = [str(where), "-c", LOOK, package, "torch", "numpy"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-        missing = ast.literal_eval(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, IndexError, SyntaxError, ValueError) as error:
-        why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise TaskError(f"sim.python={python} is no Python that can be run ({why[-1] if why else error})") from error
-    if missing:
-        raise TaskError(f"sim.python={python} has no {missing[0]}: install it there ({install})")

@@ -13,8 +13,9 @@ import os
 import shutil
 import sys
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,8 @@ class Pool(VectorEnv):
         module: of `tasks.simulators.worker`; its `make_share` makes a worker's share of the environments, given
             `num_envs` (its own) and `first` (the number of its first environment) besides `arguments`.
         step_timeout: seconds that one environment has for a step or a reset.
+        python: the workers' interpreter, which needs numpy, what the module imports, and no torch; None is this one.
+        metrics: names of what the module's shares tell in `rows.metrics`.
 
     Raises:
         TaskError: for a user's mistake, and wherever a worker dies or hangs or its environment raises, in one line. No
@@ -61,6 +64,8 @@ class Pool(VectorEnv):
         workers: int | None,
         device: torch.device,
         step_timeout: float,
+        python: str | None = None,
+        metrics: Sequence[str] = (),
     ):
         self.name, self.num_envs, self.device, self._limit = name, num_envs, device, step_timeout
         count = min(num_envs, workers or cores())
@@ -69,7 +74,7 @@ class Pool(VectorEnv):
         self._workers: list[Process] = []
         try:
             for _ in self._rows:
-                self._workers.append(Process(BEGIN, list(worker.__path__), True, _variables(), GRACE))
+                self._workers.append(Process(BEGIN, list(worker.__path__), True, _variables(), GRACE, python))
         except BaseException:
             self.close()
             raise
@@ -79,8 +84,9 @@ class Pool(VectorEnv):
         facts = self._all(lambda child, k: child.answer(START, crash))[0]
         self.obs_dim, self.action_dim = facts["obs_dim"], facts["action_dim"]
         self.max_episode_steps, self.dt = facts["max_episode_steps"], facts["dt"]
+        self.metric_names = tuple(dict.fromkeys(metrics))
         path = self._workers[0].folder / "block"
-        self._block = block(num_envs, self.obs_dim, self.action_dim, path)
+        self._block = block(num_envs, self.obs_dim, self.action_dim, len(self.metric_names), path)
         self._tensors = self._block._make(torch.from_numpy(field) for field in self._block)
         self._all(lambda child, k: child.send((path, num_envs, self._rows[k][0])))
         self._do("reset", START)
@@ -119,7 +125,8 @@ class Pool(VectorEnv):
         t.action.copy_(action)
         self._do("step", self._limit)
         fields = t.obs, t.reward, t.terminated, t.truncated, t.next_obs, t.valid
-        info = {"diverged_episodes": t.diverged.sum().to(self.device)}
+        info = {name: told.to(self.device) for name, told in zip(self.metric_names, t.metrics.unbind(1))}
+        info["diverged_episodes"] = t.diverged.sum().to(self.device)
         return Step(*(field.to(self.device) for field in fields), info)
 
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> Any:
@@ -127,7 +134,7 @@ class Pool(VectorEnv):
             raise TaskError(f"no environment {index} to render: index must be in 0..{self.num_envs - 1}")
         k = next(k for k, (_, end) in enumerate(self._rows) if index < end)
         self._workers[k].send((width, height, index - self._rows[k][0]))
-        return self._workers[k].answer(START)
+        return fitted(self._workers[k].answer(START), width, height)
 
     def close(self) -> None:
         for child in self._workers:
@@ -143,3 +150,12 @@ def _variables() -> dict[str, str]:
     if sys.platform == "linux" and not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
         given["MUJOCO_GL"] = "egl"  # left to themselves, Gymnasium and dm_control try a window first
     return {name: value for name, value in given.items() if name not in os.environ}
+
+
+def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture (h, w, 3) uint8 scaled to fit into (height, width, 3), with black bars."""
+    if picture.shape == (height, width, 3):
+        return picture
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.pad(Image.fromarray(picture), (width, height)))

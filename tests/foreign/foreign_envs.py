@@ -105,12 +105,38 @@ class DictClock(Clock):
         return {"z": np.array([[who], [episode]], np.float32), "k": np.int64(age % 3), "a": a}
 
 
+class Teller(Clock):
+    """Tells of itself in `info`: in every step, now and then, at the end alone, and what is no number."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"score": 99.0}  # of no step
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        last = self.age == ends_at(self.who, self.episode)[0]
+        info = {**info, "score": np.float32(reward), "is_success": np.bool_(reward > 0), "box": np.array([[reward]])}
+        info.update(odd=float(self.age) if self.age % 2 else None, broken=np.nan, name="three", pair=np.zeros(2))
+        return obs, reward, terminated, truncated, {**info, "secure": 7 + self.age} if last else info
+
+
 class Broken(Clock):
     """Its third step is not a number."""
 
     def step(self, action):
         obs, reward, *rest = super().step(action)
         return (obs * np.nan if self.age == 3 else obs), reward, *rest
+
+
+class Listed(Clock):
+    """Its rewards are arrays."""
+
+    def __init__(self, size=1, render_mode=None):
+        super().__init__(render_mode)
+        self.size = size
+
+    def step(self, action):
+        obs, reward, terminated, *rest = super().step(action)
+        return obs, np.full(self.size, reward), np.array([terminated]), *rest
 
 
 class Slow(Clock):
@@ -185,6 +211,7 @@ class Odd(gymnasium.Env):
 
 REGISTERED = {
     "Clock-v0": Clock, "DictClock-v0": DictClock, "Broken-v0": Broken, "Slow-v0": Slow, "Odd-v0": Odd,
+    "Teller-v0": Teller, "Listed-v0": Listed,
     "Old/Clock-v1": Clock, "Old/Clock-v2": Clock, "Endless-v0": Clock,
 }  # fmt: skip
 if "Clock-v0" not in gymnasium.registry:  # a test may import this under another name too

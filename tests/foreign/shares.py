@@ -41,7 +41,8 @@ class InProcess(tasks.VectorEnv):
         self.share, self.device, self.name = share, torch.device("cpu"), share.name
         for name in ("num_envs", "obs_dim", "action_dim", "max_episode_steps", "dt"):
             setattr(self, name, getattr(share, name))
-        self.rows = block(share.num_envs, share.obs_dim, share.action_dim)
+        self.metric_names = tuple(share.told.names)
+        self.rows = block(share.num_envs, share.obs_dim, share.action_dim, share.told.count)
         self.reset()
 
     def reset(self):
@@ -53,14 +54,15 @@ class InProcess(tasks.VectorEnv):
         self.share.step(self.rows)
         r = self.rows
         fields = map(torch.from_numpy, (r.obs, r.reward, r.terminated, r.truncated, r.next_obs, r.valid))
-        return tasks.Step(*fields, {"diverged_episodes": torch.tensor(r.diverged.sum())})
+        told = dict(zip(self.metric_names, torch.from_numpy(r.metrics).unbind(1)))
+        return tasks.Step(*fields, {**told, "diverged_episodes": torch.tensor(r.diverged.sum())})
 
     def close(self):
         self.share.close()
 
 
-def share(module, name, num_envs=9, seed=0, first=0, **options):
+def share(module, name, num_envs=9, seed=0, first=0, metrics=(), **options):
     """Environments `first` to `first + num_envs - 1` of a pool's."""
     truth()
     make = importlib.import_module(f"tasks.simulators.worker.{module}").make_share
-    return InProcess(make(name, options, seed, [], num_envs, first))
+    return InProcess(make(name, options, seed, [], num_envs, first, *([metrics] if metrics else ())))

@@ -21,15 +21,16 @@ class Block(NamedTuple):
     valid: np.ndarray  # (N,) bool
     beats: np.ndarray  # (N,) int64: how often an environment has answered
     diverged: np.ndarray  # (N,) int64: how many of its episodes left the finite numbers
+    metrics: np.ndarray  # (N, M) float32: what is told of the newest episode that ended, NaN where nothing is
 
     def rows(self, begin: int, end: int) -> Block:
         return Block(*(field[begin:end] for field in self))
 
 
-def block(num_envs: int, obs_dim: int, action_dim: int, path: Path | None = None) -> Block:
+def block(num_envs: int, obs_dim: int, action_dim: int, metrics: int = 0, path: Path | None = None) -> Block:
     """A block over the file `path`, which is made where it isn't there; without one, in this process's memory."""
-    columns = [action_dim, obs_dim, obs_dim, None, None, None, None, None, None]
-    types = ["f4", "f4", "f4", "f4", "?", "?", "?", "i8", "i8"]
+    columns = [action_dim, obs_dim, obs_dim, None, None, None, None, None, None, metrics]
+    types = ["f4", "f4", "f4", "f4", "?", "?", "?", "i8", "i8", "f4"]
     shapes = [(num_envs,) if count is None else (num_envs, count) for count in columns]
     sizes = [-(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64 for shape, kind in zip(shapes, types)]
     flat: Any = np.zeros(sum(sizes), np.uint8)

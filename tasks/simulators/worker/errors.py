@@ -16,10 +16,10 @@ class Broke(Mistake):
     """Something of the user's own raised: its traceback goes to the worker's log."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """"did you mean <the nearest>? ", whatever the case; empty where nothing is near."""
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """"did you mean <the nearest>? ", whatever the case; empty where nothing is near (cutoff: difflib's)."""
     names = {one.lower(): one for one in sorted(known)}
-    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=cutoff)
     return f"did you mean {names[near[0]]}? " if near else ""
 
 

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import iterate
 
 from .block import Block
 from .errors import Mistake, blame
 from .plugins import import_plugins
-from .serial import Actions, Outcome, Serial, Single, fitted, flat_dim, seed_globals
+from .serial import Actions, Outcome, Serial, Single, flat_dim, seed_globals
+from .told import Told
+
+NEXT_STEP, SAME_STEP, DISABLED = "NextStep", "SameStep", "Disabled"  # gymnasium.vector.AutoresetMode's, from 1.1 on
 
 
-def make_share(name: str, options: dict[str, Any], seed: int, plugins: list[str], num_envs: int, first: int) -> Any:
+def make_share(
+    name: str, options: dict[str, Any], seed: int, plugins: list[str], num_envs: int, first: int,
+    metrics: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """Environments number `first` to `first + num_envs - 1`; arguments as in `tasks.simulators.gymnasium`."""
     import_plugins(plugins)
     spec = _spec(name)
     if "vectorization_mode" not in options and spec.entry_point is not None:
-        return Serial(name, lambda: GymEnv(name, spec, options), num_envs, first, seed)
+        if metrics and not first:
+            _look_at_info(name, spec, options, metrics)
+        return Serial(name, lambda: GymEnv(name, spec, options), num_envs, first, seed, metrics)
     seed_globals(seed + first)
     try:
         made = gymnasium.make_vec(name, num_envs, **options)
     except Exception as error:
         raise blame(f"{name} cannot be made", error) from error
-    return GymVector(name, made, seed + first)
+    return GymVector(name, made, seed + first, metrics)
 
 
 def _spec(name: str) -> Any:
@@ -49,6 +56,20 @@ def _spec(name: str) -> Any:
             "or task=module:id"
         )
     return gymnasium.registry[key]
+
+
+def _look_at_info(name: str, spec: Any, options: dict[str, Any], metrics: Sequence[str]) -> None:
+    """Step an environment of its own once, so that a name misspelt is told before anything is compiled or trained."""
+    try:
+        env = GymEnv(name, spec, options)
+        env.reset(0)
+        info = env.step(env.actions(np.zeros((1, env.actions.dim)))[0]).info
+        env.close()
+    except Mistake:
+        raise
+    except (Exception, SystemExit) as error:
+        raise blame(f"{name} cannot be made and stepped", error) from error
+    Told(metrics, 1, name).look([info], False)
 
 
 class Observations:
@@ -122,8 +143,12 @@ class GymEnv(Single):
         return self._flat(self._env.reset(seed=seed)[0])
 
     def step(self, action: np.ndarray) -> Outcome:
-        obs, reward, terminated, truncated, _ = self._env.step(action)
-        return Outcome(self._flat(obs), reward, terminated, truncated)
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        if np.ndim(reward):  # some give an array of one
+            if np.size(reward) != 1:
+                raise Mistake(f"{self.name} gives rewards of shape {np.shape(reward)}: only one number can be learned")
+            reward = np.ravel(reward)[0]
+        return Outcome(self._flat(obs), reward, terminated, truncated, True, info)
 
     def render(self, width: int, height: int) -> np.ndarray:
         if self._env.render_mode != "rgb_array":
@@ -151,21 +176,23 @@ class GymVector:
         envs: the vector environment; environment i begins with seed + i.
     """
 
-    def __init__(self, name: str, envs: Any, seed: int):
+    def __init__(self, name: str, envs: Any, seed: int, metrics: Sequence[str] = ()):
         self.name, self.num_envs, self._envs = name, envs.num_envs, envs
-        try:
-            self._mode = AutoresetMode(envs.metadata.get("autoreset_mode"))
-        except ValueError:
+        mode = envs.metadata.get("autoreset_mode")
+        self._mode = getattr(mode, "value", mode)
+        if self._mode not in (NEXT_STEP, SAME_STEP, DISABLED):
             raise Mistake(
                 f"{name}'s vector environment doesn't say in metadata['autoreset_mode'] when it resets; add that"
-            ) from None
+            )
         self._flat = Observations(envs.single_observation_space, name)
         self._actions = _actions(envs.single_action_space, name)
         self.obs_dim, self.action_dim = self._flat.dim, self._actions.dim
         self.max_episode_steps, self.dt = _limit(envs.spec, name), _dt(envs)
         self._seed: int | None = seed
+        self.told = Told(metrics, self.num_envs, name)
 
     def reset(self, rows: Block) -> None:
+        self.told.reset(rows)
         seed, self._seed = self._seed, None
         self._ended = np.zeros(self.num_envs, bool)  # NextStep: who will be reset by the next step
         with self._blamed("reset"):
@@ -180,11 +207,13 @@ class GymVector:
             seen = self._rows(found)
         ended = rows.terminated | rows.truncated
         rows.next_obs[:], rows.valid[:] = seen, True
-        if self._mode == AutoresetMode.NEXT_STEP:
+        if self.told.count:
+            self._tell(infos, ended, rows)
+        if self._mode == NEXT_STEP:
             for field in (rows.reward, rows.terminated, rows.truncated, rows.valid):
                 field[self._ended] = 0
             self._ended = ended
-        elif self._mode == AutoresetMode.SAME_STEP:
+        elif self._mode == SAME_STEP:
             for at in np.flatnonzero(ended):
                 last = _final(infos, at)
                 rows.valid[at] = last is not None
@@ -196,6 +225,12 @@ class GymVector:
         np.logical_and(rows.truncated, ~rows.terminated, rows.truncated)
         rows.obs[:] = seen
         np.add(rows.beats, 1, rows.beats)
+
+    def _tell(self, infos: dict[str, Any], ended: np.ndarray, rows: Block) -> None:
+        final = infos.get("final_info", {}) if self._mode == SAME_STEP else infos
+        told = [_row(final if over else infos, at) for at, over in enumerate(ended)]
+        reset = self._ended if self._mode == NEXT_STEP else np.zeros_like(ended)
+        self.told.step([{} if new else info for new, info in zip(reset, told)], ended & ~reset, rows)
 
     def _rows(self, obs: Any) -> np.ndarray:
         """(N, obs_dim) float32, a copy: a vector environment may use its memory again."""
@@ -209,11 +244,18 @@ class GymVector:
             raise blame(f"{self.name}'s vector environment raised in {what}", error) from error
 
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> np.ndarray:
-        return fitted(self._envs.render()[index], width, height)
+        return np.asarray(self._envs.render()[index], np.uint8)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._envs.close()
+
+
+def _row(infos: dict[str, Any], at: int) -> dict[str, Any]:
+    """One environment's info: of what is told in arrays, where `_<key>`, if there, says that it is told."""
+    arrays = {key: values for key, values in infos.items() if isinstance(values, np.ndarray)}
+    told = {key: values for key, values in arrays.items() if not key.startswith("_") and values.ndim}
+    return {key: values[at] for key, values in told.items() if f"_{key}" not in arrays or arrays[f"_{key}"][at]}
 
 
 def _final(infos: dict[str, Any], at: int) -> Any:

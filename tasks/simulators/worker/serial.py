@@ -6,12 +6,13 @@ import contextlib
 import random
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
 from .block import Block
 from .errors import Mistake, blame
+from .told import Told
 
 UNBOUNDED = 1e9  # a bound of this size stands for none
 
@@ -24,6 +25,7 @@ class Outcome(NamedTuple):
     terminated: bool
     truncated: bool
     valid: bool = True  # False where the environment began another episode by itself
+    info: Mapping[str, Any] = {}  # what else is told
 
 
 class Single(ABC):
@@ -96,12 +98,14 @@ class Serial:
         num_envs: how many.
         first: the number of the first of them among all workers' environments.
         seed: environment i of all begins with seed + i; global generators of this process with the first one's.
+        metrics: of `info`, see `Told`.
 
     Raises:
         Broke: where an environment raises, here or later.
     """
 
-    def __init__(self, name: str, make: Callable[[], Single], num_envs: int, first: int, seed: int):
+    def __init__(self, name: str, make: Callable[[], Single], num_envs: int, first: int, seed: int,
+                 metrics: Sequence[str] = ()):  # fmt: skip
         self.name, self.num_envs, self._first = name, num_envs, first
         seed_globals(seed + first)
         with self._blamed(lambda: "cannot be made"):
@@ -109,6 +113,7 @@ class Serial:
         one = self.envs[0]
         self.obs_dim, self.action_dim = one.obs_dim, one.actions.dim
         self.max_episode_steps, self.dt = one.max_episode_steps, one.dt
+        self.told = Told(metrics, num_envs, name)
         self._seeds: list[int | None] = [seed + first + index for index in range(num_envs)]
 
     def reset(self, rows: Block) -> None:
@@ -117,15 +122,21 @@ class Serial:
             for at, env in enumerate(self.envs):
                 rows.obs[at] = env.reset(seeds[at])
                 rows.beats[at] += 1
+        self.told.reset(rows)
 
     def step(self, rows: Block) -> None:
         at, actions = 0, self.envs[0].actions(rows.action)
-        _, obs, following, reward, terminated, truncated, valid, beats, _ = rows
+        _, obs, following, reward, terminated, truncated, valid, beats, *_ = rows
+        infos = []
         with self._blamed(lambda: f"(environment {self._first + at}) raised"):
             for at, env in enumerate(self.envs):
-                following[at], reward[at], terminated[at], truncated[at], valid[at] = env.step(actions[at])
+                following[at], reward[at], terminated[at], truncated[at], valid[at], info = env.step(actions[at])
+                infos.append(info)
                 beats[at] += 1
             diverged = ~np.isfinite(following.sum(1) + reward)
+            if self.told.count:
+                self.told.step(infos, terminated | truncated | diverged, rows)
+                rows.metrics[diverged] = np.nan
             obs[:] = following
             if (terminated | truncated | diverged).any():
                 for at in np.flatnonzero(terminated | truncated | diverged):
@@ -140,7 +151,7 @@ class Serial:
         reward[~valid] = 0.0
 
     def render(self, width: int = 640, height: int = 480, index: int = 0) -> np.ndarray:
-        return fitted(self.envs[index].render(width, height), width, height)
+        return np.asarray(self.envs[index].render(width, height), np.uint8)
 
     def close(self) -> None:
         for env in self.envs:
@@ -173,13 +184,3 @@ def flat_dim(shapes: dict[str, tuple[tuple[int, ...], Any]], name: str) -> int:
             part = f" in {key!r}" if key else ""
             raise Mistake(f"{name} observes pictures{part} {shape}: choose a version with vector observations")
     return sum(int(np.prod(shape)) for shape, _ in shapes.values())
-
-
-def fitted(picture: Any, width: int, height: int) -> np.ndarray:
-    """A picture (h, w, 3) scaled to fit into (height, width, 3), with black bars."""
-    found = np.asarray(picture, np.uint8)
-    if found.shape == (height, width, 3):
-        return found
-    from PIL import Image, ImageOps
-
-    return np.asarray(ImageOps.pad(Image.fromarray(found), (width, height)))

@@ -50,7 +50,8 @@ def _serve(link: Connection) -> None:
     _answer(link, "done", {name: getattr(share, name) for name in names})
     try:
         path, num_envs, first = link.recv()
-        rows = block(num_envs, share.obs_dim, share.action_dim, path).rows(first, first + share.num_envs)
+        whole = block(num_envs, share.obs_dim, share.action_dim, share.told.count, path)
+        rows = whole.rows(first, first + share.num_envs)
         while True:
             message = link.recv()
             if message == "step":

@@ -177,6 +177,13 @@ def test_a_row_that_is_not_finite_is_cut_not_learned_from_and_begins_anew(share)
     assert counted > 5
 
 
+def test_rewards_in_arrays_of_one_are_numbers_and_others_are_told(share):
+    for (_, _, step), (_, _, want) in zip(rollout(share("Listed-v0", 3), 20), rollout(share("Clock-v0", 3), 20)):
+        assert all(torch.equal(a, b) for a, b in zip(step[:6], want[:6]))
+    with pytest.raises(Mistake, match=r"Listed-v0 gives rewards of shape \(2,\): only one number"):
+        rollout(share("Listed-v0", 3, size=2), 1)
+
+
 def test_a_limit_of_the_users_own_cuts_earlier(truth, share):
     env = share("Endless-v0", 6, max_episode_steps=5)
     assert env.max_episode_steps == 5
@@ -309,7 +316,7 @@ def test_a_mistake_in_a_worker_reaches_the_caller_and_leaves_nothing(made):
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gymnasium" else find(name))
-    with pytest.raises(TaskError, match=r"sim=gymnasium needs gymnasium: pip install \.\[gym\]"):
+    with pytest.raises(TaskError, match=r"needs gymnasium, which isn't installed here: pip install \.\[gym\]"):
         tasks.make("HalfCheetah-v5", 2, sim="gymnasium")
 
 

@@ -258,5 +258,5 @@ def test_what_else_is_refused():
 
 def test_an_interpreter_is_refused_where_the_simulator_runs_in_this_one():
     pytest.importorskip("mujoco", reason="the MuJoCo simulator needs mujoco 4 and Python 3.11")
-    with pytest.raises(TaskError, match=r"drop sim.python, which is for mjlab and isaaclab"):
+    with pytest.raises(TaskError, match=r"drop sim.python, which is for gymnasium, dm_control, mjlab, isaaclab"):
         tasks.make("Cartpole", 2, "mujoco", python=sys.executable)

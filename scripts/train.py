@@ -55,9 +55,10 @@ def print_summary(run_dir: str, s: dict) -> None:
 
     random = "diverges" if s["random_return"] is None else f"{s['random_return']:.1f}"
     steps = f"transitions of {s['data']}, {s['passes']:.4g} passes" if s.get("data") else "env steps"
+    told = [f", {name} {m['mean']:.4g}" for name, m in s.get("metrics", {}).items() if m["episodes"]]
     tell(
         f"\n{s['task']}: return {s['eval_return']:.1f} ({interval_text(s['eval_return_interval'])}),"
-        f" a random policy's {random}\n"
+        f" a random policy's {random}{''.join(told)}\n"
         f"{s['env_steps']} {steps}, {s['critic_updates']} critic updates (utd {s['utd']:.4g},"
         f" asked {s['utd_requested']:.4g}) in {s['wall_time_s']:.0f} s\n"
         f"everything lies in {run_dir}: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, summary.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +50,11 @@ class Played(NamedTuple):
         return Result(self.returns[rows][whole], self.lengths[rows][whole], int((~whole).sum()), metrics)
 
 
-def episodes(env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None) -> Iterator[Result]:
+def episodes(
+    env: tasks.VectorEnv, act: Callable[[Tensor], Tensor], start: dict | None = None, metrics: Sequence[str] = ()
+) -> Iterator[Result]:
     """`played`, those that diverged left out."""
-    return (so_far.result() for so_far in played(env, act, start))
+    return (so_far.result() for so_far in played(env, act, start, metrics))
 
 
 def played(
@@ -215,8 +218,9 @@ def load_run(
     Checkpoints found damaged on the way are reported on stderr. Nothing is written to the run's folder.
     """
     path, cfg = open_run(run_dir, plugins, trust)
-    if sim:
-        cfg.sim.name, cfg.device = sim, str(device_for("auto", cfg.task.name, sim))
+    if sim and sim != cfg.sim.name:  # what the run's simulator was told is not for another
+        cfg.sim = dataclasses.replace(cfg.sim, name=sim, python=None, metrics=[])
+        cfg.device = str(device_for("auto", cfg.task.name, sim))
     env = make_env(cfg, num_envs, seed)
     policy, manifest = load_policy(cfg, path, env.spaces, lambda text: print(text, file=sys.stderr), which)
     return TrainedPolicy(cfg, env, policy.to(env.device), manifest)
@@ -255,6 +259,12 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
         "returns": [float(value) for value in returns],
         "metrics": {name: metric_report(values) for name, values in result.metrics.items()},
     }
+
+
+def metrics_line(result: Result) -> dict[str, float]:
+    """The task's own metrics for a log line, `eval/<name>`: means over the episodes that tell one."""
+    told = {f"eval/{name}": values[np.isfinite(values)] for name, values in result.metrics.items()}
+    return {name: float(values.mean()) for name, values in told.items() if len(values)}
 
 
 def metric_report(values: np.ndarray) -> dict[str, Any]:

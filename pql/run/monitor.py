@@ -243,7 +243,7 @@ class Monitor:
         self.evaluated = {"env_steps": self.env_steps, **clock.times(self)}
         self.evaluated["critic_updates"] = int(self.shared.critic_updates)
         act = lambda obs: self.algorithm.act(self.policy, self.normalizer(obs))  # noqa: E731
-        self.evaluation = evaluation.episodes(self.env, act, self.first_state)
+        self.evaluation = evaluation.episodes(self.env, act, self.first_state, self.cfg.sim.metrics)
         self.result: evaluation.Result | None = None
 
     def evaluate_a_little(self, seconds: float) -> None:
@@ -288,6 +288,7 @@ class Monitor:
                 "eval_length": float(result.lengths.mean()),
                 "eval_episodes": len(returns),
                 "eval_diverged": result.diverged,
+                **evaluation.metrics_line(result),
             }
         )
         if self.last_return > self.best[0]:

@@ -73,6 +73,7 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
         "run_dir": run_dir, "num_envs": 8, "max_env_steps": 1600, "log_interval": 400, "eval_interval": 800,
         "eval_episodes": 2, "sim.threads": 2, "algo.batch_size": 32, "algo.hidden": "[16]", "algo.replay_size": 1200,
         "algo.warmup_steps": 8, "algo.critic_updates_per_step": 1, "runtime": "parallel",
+        "sim.metrics": "[age,age/mean]",
     }  # fmt: skip
     code, out, err = script([f"{key}={value}" for key, value in settings.items()], cwd=tmp_path).end(300)
     assert code == 0, (out, err)
@@ -80,8 +81,16 @@ def test_a_run_in_three_processes_and_its_workers_trains_and_leaves_none(script,
     assert (summary["status"], summary["invalid_transitions"]) == ("completed", 0)
     assert summary["utd"] == pytest.approx(summary["utd_requested"], rel=0.01)
     assert Path(summary["video"]).stat().st_size > 0  # of its rgb_array
-    assert read_metrics(run_dir / "metrics.jsonl")[-1]["env_steps"] == 1600
-    assert config.read(run_dir / "config.yaml").sim.step_timeout == 5.0
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    assert lines[-1]["env_steps"] == 1600
+    told = [line["task/age"] for line in lines if "task/age" in line]
+    assert told and all(1 <= age <= 12 for age in told)  # of the newest episodes
+    evaluated = [line for line in lines if "eval_return" in line]
+    assert all(line["eval/age"] == line["eval_length"] for line in evaluated)  # how old an episode gets is its length
+    assert all(line["eval/age/mean"] == (line["eval_length"] + 1) / 2 for line in evaluated)
+    assert summary["metrics"]["age"]["mean"] == evaluated[-1]["eval_length"]
+    assert f", age {evaluated[-1]['eval/age']:.4g}" in out
+    assert config.read(run_dir / "config.yaml", trust=True).sim.step_timeout == 5.0
 
 
 def test_a_run_in_three_processes_and_two_of_another_interpreter_trains_and_leaves_none(script, tmp_path):

@@ -144,7 +144,7 @@ class GymEnv(Single):
 
     def step(self, action: np.ndarray) -> Outcome:
         obs, reward, terminated, truncated, info = self._env.step(action)
-        if np.ndim(reward):  # some give an array of one
+        if getattr(reward, "ndim", 0):  # some give an array of one
             if np.size(reward) != 1:
                 raise Mistake(f"{self.name} gives rewards of shape {np.shape(reward)}: only one number can be learned")
             reward = np.ravel(reward)[0]

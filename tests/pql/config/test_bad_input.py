@@ -114,6 +114,11 @@ def test_bad_value_is_refused_in_one_line(tiny, refused, override, words):
     refused([*(o for o in tiny() if o.partition("=")[0] != name), override], *words)
 
 
+def test_plugin_that_another_interpreter_may_have_is_named_with_the_remedy(tiny, refused):
+    words = "cannot be imported", "what mw/bin/python is to import instead, name by task=<module>:<id>"
+    refused([*tiny(), "plugins=[no.such.module]", "sim.python=mw/bin/python"], *words)
+
+
 def test_both_ratios_at_once_are_refused(tiny, refused):
     refused([*tiny(), "algo.utd=0.5"], "algo.utd and algo.critic_updates_per_step", "one of them")
 

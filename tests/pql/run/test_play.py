@@ -75,6 +75,24 @@ def test_checkpoint_repeats_the_evaluation_that_ended_its_training(run_dir):
     assert result.returns.shape == (8,) and (result.lengths >= 1).all()
 
 
+def test_what_a_runs_simulator_was_told_is_left_behind_for_another(run_copy, monkeypatch):
+    path, seen = run_copy / "config.yaml", []
+    text = path.read_text()
+    assert text.count("metrics: []") == 1
+    path.write_text(text.replace("metrics: []", "metrics: [success]"))
+    monkeypatch.setattr(evaluation, "make_env", lambda cfg, *_: seen.append(cfg.sim) or fail_to_make())
+    for sim in ("", "mujoco", "gymnasium"):
+        with pytest.raises(tasks.TaskError, match="enough"):
+            evaluation.load_run(str(run_copy), 2, sim=sim)
+    assert [(sim.name, sim.metrics) for sim in seen] == [
+        ("mujoco", ["success"]), ("mujoco", ["success"]), ("gymnasium", [])
+    ]  # fmt: skip
+
+
+def fail_to_make():
+    raise tasks.TaskError("enough")
+
+
 def test_interquartile_mean_of_a_hand_computed_sample():
     assert evaluation.interquartile_mean(np.arange(8.0)) == pytest.approx((2 + 3 + 4 + 5) / 4)
     # n = 5: from 1.25 to 3.75 of the sorted values' cells, so 3/4 of the second, the third, 3/4 of the fourth

@@ -23,7 +23,9 @@ UPDATE_S, STEP_S = 1e-3, 2.5e-3
 FLOPS, ENV_S = 2e10, 2e-5
 MOST = 16  # more save hardly anything
 WORTH = 1.25  # what is saved must be worth what a pack costs: its start, and that its cells wait for each other
-COMPILED = 30_000  # critic updates of all runs: as many win back what a compiler takes the first time
+# Critic updates of all runs: with as many, gradients that were compiled before save seconds. The first time takes half
+# a minute, which a sweep's packs of one shape pay once, and 90,000 updates win back.
+COMPILED = 30_000
 
 
 class Size(NamedTuple):

@@ -27,6 +27,7 @@ SMALLER = (
     ("scripts/record.py", "steps=64 num_envs=4", (0, 2)),  # 2: without the package minari
     ("scripts/train.py data=", "passes=4 algo.batch_size=16 algo.hidden=[16] eval_episodes=2 video=false compile=false",
      (0, 2)),
+    ("algo=bro_fast", TINY.replace("algo.hidden=[16]", "algo.critic_width=16 algo.actor_width=16"), (0,)),
     ("scripts/train.py", TINY, (0,)),
     ("scripts/play.py", "episodes=2 seconds=0.2", (0,)),
     ("scripts/evaluate.py", "episodes=4", (0,)),

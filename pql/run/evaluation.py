@@ -84,15 +84,15 @@ def played(
         if so_far > diverged:
             sound &= ~(alive & truncated & ~valid)
         diverged = so_far
-        for name, total, times in zip(metrics, sums, told):
-            value = per_row(step.info[name], step.reward).cpu().numpy()
-            counts = alive & np.isfinite(value)
-            total += np.where(counts, value, 0.0)
-            times += counts
+        if metrics:
+            values = torch.stack([per_row(step.info[name], step.reward) for name in metrics]).cpu().numpy()
+            counts = alive & np.isfinite(values)
+            sums += np.where(counts, values, 0.0)
+            told += counts
         alive = alive & ~(terminated | truncated)
         obs = step.obs
-        means = np.divide(sums, told, out=np.full_like(sums, np.nan), where=told > 0)
-        yield Played(returns.copy(), lengths.copy(), sound & np.isfinite(returns), alive, dict(zip(metrics, means)))
+        means = dict(zip(metrics, np.where(told > 0, sums / np.maximum(told, 1), np.nan))) if metrics else {}
+        yield Played(returns.copy(), lengths.copy(), sound & np.isfinite(returns), alive, means)
         if not alive.any():
             return
 
@@ -257,34 +257,27 @@ def report(trained: TrainedPolicy, result: Result) -> dict[str, Any]:
         "max": float(returns.max()),
         "mean_length": float(result.lengths.mean()),
         "returns": [float(value) for value in returns],
-        "metrics": {name: metric_report(values) for name, values in result.metrics.items()},
+        "metrics": metrics_report(result),
     }
 
 
-def metrics_line(result: Result) -> dict[str, float]:
-    """The task's own metrics for a log line, `eval/<name>`: means over the episodes that tell one."""
-    told = {f"eval/{name}": values[np.isfinite(values)] for name, values in result.metrics.items()}
-    return {name: float(values.mean()) for name, values in told.items() if len(values)}
-
-
-def metric_report(values: np.ndarray) -> dict[str, Any]:
-    """Of a metric's mean over an episode: the mean over those that tell one, its interval, and how many these are."""
-    values = values[np.isfinite(values)]
-    mean = float(values.mean()) if len(values) else None
-    return {"mean": mean, "mean_interval": bootstrap_interval(values), "episodes": len(values)}
+def metrics_report(result: Result) -> dict[str, dict[str, Any]]:
+    """The task's own by name: the mean over the episodes that tell one, its interval, and how many these are."""
+    told = {name: values[np.isfinite(values)] for name, values in result.metrics.items()}
+    return {
+        name: {"mean": float(values.mean()) if len(values) else None, "mean_interval": bootstrap_interval(values),
+               "episodes": len(values)}
+        for name, values in told.items()
+    }  # fmt: skip
 
 
 def report_text(values: dict[str, Any]) -> str:
     """`report` for people."""
     more = f"; {values['diverged']} more diverged (NaN or infinity) and are left out" if values["diverged"] else ""
-    count = episodes_text(values["episodes"])
+    count, middle = episodes_text(values["episodes"]), values["interquartile_mean"]
     rows = [
         ("mean return", f"{values['mean']:.2f}", interval_text(values["mean_interval"])),
-        (
-            "interquartile mean",
-            f"{values['interquartile_mean']:.2f}",
-            interval_text(values["interquartile_mean_interval"]),
-        ),
+        ("interquartile mean", f"{middle:.2f}", interval_text(values["interquartile_mean_interval"])),
         ("worst to best", f"{values['min']:.2f}", f"to {values['max']:.2f}"),
         ("mean length", f"{values['mean_length']:.1f}", "control steps"),
     ]

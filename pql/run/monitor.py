@@ -278,7 +278,7 @@ class Monitor:
                 f"all {result.diverged} episodes of the evaluation at {self.evaluated['env_steps']} env steps "
                 "diverged (NaN or infinity), so there is no return to tell: mend the task"
             )
-        self.last_return = float(returns.mean())
+        self.last_return, metrics = float(returns.mean()), evaluation.metrics_report(result)
         self.writer.write(
             {
                 **self.evaluated,
@@ -288,7 +288,7 @@ class Monitor:
                 "eval_length": float(result.lengths.mean()),
                 "eval_episodes": len(returns),
                 "eval_diverged": result.diverged,
-                **evaluation.metrics_line(result),
+                **{f"eval/{name}": told["mean"] for name, told in metrics.items() if told["episodes"]},
             }
         )
         if self.last_return > self.best[0]:

@@ -159,7 +159,7 @@ def complete(monitor: Monitor, random: evaluation.Result) -> dict[str, Any]:
     more["random_return"] = float(random.returns.mean()) if len(random.returns) else None
     interval = evaluation.bootstrap_interval(monitor.result.returns)
     more["eval_return_interval"] = interval and list(interval)
-    more["metrics"] = {name: evaluation.metric_report(told) for name, told in monitor.result.metrics.items()}
+    more["metrics"] = evaluation.metrics_report(monitor.result)
     more["best_return"], more["best_env_steps"] = monitor.best
     lines = read_metrics(monitor.run_dir / "metrics.jsonl")
     more["advice"] = advice(lines, monitor.survey.norms)

@@ -262,7 +262,7 @@ class Autopilot:
         if self.resolve is None:
             return ""
         run = self.out / "run" / load_plan(self.out / "run").cells[0].run_dir
-        return f"; to go on: scripts/train.py run_dir={run} resume=true max_env_steps={2 * steps}"
+        return f"; to go on: scripts/train.py {shlex.quote(f'run_dir={run}')} resume=true max_env_steps={2 * steps}"
 
     def of_one_run(self, plan: planning.Plan) -> np.ndarray:
         """(R,) samples of the steps that one run of a plan needs."""

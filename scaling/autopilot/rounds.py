@@ -19,7 +19,7 @@ from scaling.sweep.plan_file import Cell, load_group, load_plan, make_request, w
 MARGIN = 1.3  # of the steps that the laws ask for, at least: a run must be seen to cross
 SEEN = 1.28  # sd of ln D beyond them: nine runs of ten are
 LONGER = 2.0  # times the steps of runs that did not get there
-LENGTHS = 0.5
+LENGTHS = 0.5  # pilots' lengths fall with the ratio to this power
 LEAST_RATIOS = 3  # that must reach the target before there is a law
 UTD, STEPS, SEED = "algo.utd", "max_env_steps", "seed"
 
@@ -90,11 +90,16 @@ def first_round(options: Options, training: Sequence[str], defaults: Mapping[str
     common = make_request({}, [*training, f"{STEPS}={steps}"]).fixed
     limit = {"eval_interval": max(1, steps // 25)} if options.unit == "steps" else {"max_time": each}
     del common[STEPS]
-    weights = np.array(ratios) ** -LENGTHS
-    lengths = steps * weights / weights.mean() if options.unit == "steps" else np.full(len(ratios), steps)
-    points = [{UTD: ratio, STEPS: max(1, int(length))} for ratio, length in zip(ratios, lengths)]
+    each = lengths(ratios, steps) if options.unit == "steps" else np.full(len(ratios), steps)
+    points = [{UTD: ratio, STEPS: max(1, int(length))} for ratio, length in zip(ratios, each)]
     why = f"{len(ratios)} ratios around the settings' own, {options.seeds} seeds each"
     return pilots(points, range(options.seed, options.seed + options.seeds), {"video": False, **limit, **common}, why)
+
+
+def lengths(ratios: Sequence[float], mean: float, power: float = LENGTHS) -> np.ndarray:
+    """Steps of the pilots at each ratio, `mean` of them on average."""
+    weights = np.asarray(ratios, dtype=float) ** -power
+    return mean * weights / weights.mean()
 
 
 def varied(cells: Sequence[Cell]) -> list[str]:

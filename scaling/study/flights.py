@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.autopilot.outcome import of_one_run, proven, scatter
-from scaling.autopilot.rounds import LEAST_RATIOS
+from scaling.autopilot.rounds import LEAST_RATIOS, lengths
 from scaling.cli import main, numbers, option
 from scaling.curves.crossings import Crossings
 from scaling.curves.read import read_curves
@@ -65,8 +65,7 @@ def fly(pilots: pd.DataFrame, target: float, kind: str, options: Options) -> tup
 def replay(runs: pd.DataFrame, target: float, kind: str, chosen: list, options: Options) -> list[dict[str, Any]] | None:
     """A row per ratio and run that was not among the pilots: what their law predicted, and what came out."""
     ends = runs.groupby("utd")["env_steps"].max()
-    weights = ends.index.to_numpy() ** -options.lengths
-    length = dict(zip(ends.index, ends.min() * weights / weights.mean()))
+    length = dict(zip(ends.index, lengths(ends.index, ends.min(), options.lengths)))
     flown = runs["seed"].isin(chosen) & (runs["env_steps"] <= runs["utd"].map(length))
     found = fly(runs[flown].reset_index(drop=True), target, kind, options)
     if found is None:

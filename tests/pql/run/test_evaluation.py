@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import tasks
-from pql.run.evaluation import bootstrap_interval, episodes, interquartile_mean, metric_report, play
+from pql.run.evaluation import bootstrap_interval, episodes, interquartile_mean, metrics_report, play
 
 
 class Countdown(tasks.VectorEnv):
@@ -57,11 +57,12 @@ def test_a_tasks_own_metrics_are_means_over_an_episodes_steps_that_tell_one():
     assert result.metrics["steps"].tolist() == [1.0, 1.5, 2.0]
     assert result.metrics["at_end"].tolist() == [10.0, 20.0, 30.0]
     assert np.isnan(result.metrics["never"]).all()
-    found = metric_report(np.array([1.0, np.nan, 3.0]))
+    told = {"steps": np.array([1.0, np.nan, 3.0]), "never": result.metrics["never"]}
+    found, never = metrics_report(result._replace(metrics=told)).values()
     assert (found["mean"], found["episodes"]) == (2.0, 2) and found["mean_interval"][0] <= 2 <= found["mean_interval"][
         1
     ]
-    assert metric_report(result.metrics["never"]) == {"mean": None, "mean_interval": None, "episodes": 0}
+    assert never == {"mean": None, "mean_interval": None, "episodes": 0}
 
 
 def test_evaluation_can_be_advanced_step_by_step():

@@ -12,6 +12,7 @@ import torch
 from pql import algorithms, config
 from pql.algorithms.pql import PQL
 from pql.errors import UserError
+from pql.roles import recorded
 from pql.roles.pack import Learners
 from pql.run import trainer
 from pql.run.curve import as_csv, as_text, mean_curve
@@ -99,6 +100,14 @@ def test_a_replica_is_the_run_that_it_is_alone(cartpole, algo):
             if name.endswith("generator"):
                 assert torch.equal(mine[name], theirs[name]), name
         assert torch.allclose(mine["replay/rows"], theirs["replay/rows"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_pack_asked_to_compiles_the_gradients_of_all_and_of_no_replica(cartpole, monkeypatch, capsys):
+    graphs = []
+    monkeypatch.setattr(recorded, "compiled", lambda graph, tensors: graphs.append(len(tensors)) or graph)
+    train_together([cartpole(f"c{k}", k, compile="true") for k in (0, 1)])
+    assert len(graphs) == 2 and min(graphs) > 10  # the critics' and the policy's, with all that they hold
+    assert capsys.readouterr().out.count("compiling the gradients of all") == 1
 
 
 def test_replicas_go_on_alone_and_in_another_pack(cartpole, monkeypatch):

@@ -86,6 +86,9 @@ def test_a_budget_in_seconds_ends_runs_by_their_clocks(tmp_path):
     assert "by the same law the settings as they are, ratio 0.5, ask for" in (tmp_path / "loop/log.txt").read_text()
     (run,) = (tmp_path / "loop/run/runs").iterdir()
     assert flight.how_to_go_on(500) == f"; to go on: scripts/train.py run_dir={run} resume=true max_env_steps=1000"
+    flight.out = tmp_path / "my loop"
+    flight.out.symlink_to(tmp_path / "loop")
+    assert f"train.py 'run_dir={flight.out}/run/runs/{run.name}' resume" in flight.how_to_go_on(500)
 
 
 def test_pilots_of_a_sweep_file_vary_what_it_varies_and_keep_what_it_fixes(fly, tmp_path):

@@ -46,6 +46,8 @@ SMALLER = (
      "compile=false", (0,)),
     ("scripts/bench.py peers", "learners=", (2,)),  # hours; tests/pql/bench/test_peers.py runs its cells
     ("scripts/bench.py curves", "", (0,)),
+    ("scaling.study.flights", f"curves={ROOT / 'docs/results/scaling/cartpole16/curves.csv.gz'} flights=1 samples=100",
+     (0,)),
     ("scaling.study.choices", "data=.", (2,)),  # minutes, and the public sweeps; tests/scaling/study has a small one
     ("scaling.study", "replicates=2 samples=4", (0,)),
 )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import tasks
-from pql.run.evaluation import bootstrap_interval, episodes, interquartile_mean, metrics_report, play
+from pql.run.evaluation import TrainedPolicy, bootstrap_interval, episodes, interquartile_mean, metrics_report, play
 
 
 class Countdown(tasks.VectorEnv):
@@ -63,6 +63,13 @@ def test_a_tasks_own_metrics_are_means_over_an_episodes_steps_that_tell_one():
         1
     ]
     assert never == {"mean": None, "mean_interval": None, "episodes": 0}
+
+
+def test_a_trained_policy_is_evaluated_with_the_metrics_of_its_task():
+    env = Countdown(3)
+    env.metric_names = ("steps",)
+    result = TrainedPolicy(None, env, lambda obs: torch.zeros(3, 1), {}).evaluate()
+    assert result.metrics["steps"].tolist() == [1.0, 1.5, 2.0]
 
 
 def test_evaluation_can_be_advanced_step_by_step():

@@ -23,8 +23,8 @@ UPDATE_S, STEP_S = 1e-3, 2.5e-3
 FLOPS, ENV_S = 2e10, 2e-5
 MOST = 16  # more save hardly anything
 WORTH = 1.25  # what is saved must be worth what a pack costs: its start, and that its cells wait for each other
-# Critic updates of all runs. With as many, gradients that were compiled before save 10 s of 66, with twice as many 15 of
-# 99; to compile them takes 25 s, which a sweep's packs of one shape pay once.
+# Critic updates of all runs. With as many, gradients that were compiled before save 10 s of 66, with twice as many 15
+# of 99; to compile them takes 25 s, which a sweep's packs of one shape pay once.
 COMPILED = 30_000
 
 
